@@ -1,0 +1,52 @@
+//! spectrald audits the weights of neural networks without data.
+//!
+//! Weights flow one way:
+//!
+//! ```text
+//! source → format → tensor → layer → spectrum → fit → metrics → analysis → plan → run → render → cli
+//! ```
+//!
+//! | module | takes | gives |
+//! |---|---|---|
+//! | [`source`] | a URI | objects whose byte ranges can be read, pinned to one version |
+//! | [`format`] | objects | a [`format::Catalog`]: every tensor's name, dtype, shape and byte range; no data |
+//! | [`tensor`] | stored bytes | rows of numbers |
+//! | [`layer`] | a catalog | [`layer::Layer`]s: which tensors are weight matrices and how they unfold; why others are not |
+//! | [`spectrum`] | rows of numbers | the eigenvalues of WᵀW, with their noise floor |
+//! | [`fit`] | eigenvalues | power law, Marchenko-Pastur |
+//! | [`metrics`] | eigenvalues | norms, ranks, entropy, ERG, traps, vectors |
+//! | [`analysis`] | one layer and the options | one [`analysis::LayerReport`]; all of them make a [`analysis::ModelReport`] |
+//! | [`plan`] | layers | tasks with their cost and peak memory, from shapes alone |
+//! | [`run`] | a plan | reports: the plan carried out in this process by threads within a byte budget |
+//! | [`render`] | reports | table, json, jsonl, csv, npy |
+//! | [`cli`] | what was typed | the above, and an exit code |
+//!
+//! A module imports only from modules above it in this table; `tests/layering.rs` checks it.
+
+pub mod error;
+
+pub mod source;
+
+pub mod format;
+
+pub mod tensor;
+
+pub mod layer;
+
+pub mod spectrum;
+
+pub mod fit;
+
+pub mod metrics;
+
+pub mod analysis;
+
+pub mod plan;
+
+pub mod run;
+
+pub mod render;
+
+pub mod cli;
+
+pub use error::{Error, ErrorKind, Result};
