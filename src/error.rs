@@ -21,6 +21,8 @@ pub enum ErrorKind {
     Malformed,
     /// The bytes are well formed, but of a kind that we do not read.
     Unsupported,
+    /// NaN or infinity in weights: a finding on that layer.
+    NonFinite,
     /// The object changed while it was being read.
     Changed,
     /// The store did not answer, or not in time; trying again may help.

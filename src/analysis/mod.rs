@@ -1,1 +1,21 @@
-//! analysis
+//! Options + one layer → [`LayerReport`]: the whole science on one screen ([`analyze_layer`]). [`LayerReport`]s →
+//! [`ModelReport`].
+
+mod input;
+mod layer;
+mod model;
+mod options;
+mod report;
+mod rows;
+mod summary;
+
+pub use input::LayerInput;
+pub use layer::{analyze_layer, layer_spectrum};
+pub use model::model_report;
+pub use options::{Compat, Options};
+pub use report::{
+    ALGORITHM_VERSION, ErgColumns, EsdColumns, FitColumns, LayerReport, ModelIdentity, ModelReport, MpColumns,
+    NormColumns, RandomColumns, SCHEMA_VERSION, Status, Timings, Tool, VectorColumns,
+};
+pub use rows::{failed_row, skipped_row};
+pub use summary::{Summary, Worst, distance_from_range, summarize};

@@ -1,1 +1,57 @@
-//! plan
+//! Layers → tasks, each with its cost and peak memory, from shapes alone. Nothing is read.
+
+use crate::analysis::Options;
+use crate::format::Catalog;
+use crate::layer::Layer;
+use crate::{spectrum, tensor};
+use serde::Serialize;
+
+/// What one layer costs.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Cost {
+    /// Floating-point operations: N·M² for the Gram matrix, 4/3·M³ for its eigenvalues, for each matrix and each
+    /// spectrum asked for (the permuted ones too).
+    pub flops: f64,
+    /// Stored bytes read (once; a layer that needs the SVD or its elements permuted may be read again).
+    pub bytes: u64,
+    /// Most memory taken at a time, in bytes.
+    pub peak_bytes: u64,
+}
+
+/// Cost of analysing `layer` of `catalog`.
+pub fn cost(catalog: &Catalog, layer: &Layer, options: &Options) -> Cost {
+    let count = layer.matrices.len() as u64;
+    let (rows, cols) = layer.matrix_shape();
+    let (n, m) = (rows.max(cols), rows.min(cols));
+    let elements = count.saturating_mul(n).saturating_mul(m);
+    let Some(stored) = catalog.tensors.get(layer.tensor) else {
+        return Cost { flops: 0.0, bytes: 0, peak_bytes: 0 };
+    };
+    let spectra = 1 + u64::from(options.vectors) * 4 + u64::from(options.randomize) * replicas(layer, options);
+    let copy = if options.randomize {
+        let exact = tensor::is_exact_in_f32(stored.dtype) && layer.dequantise.is_none();
+        tensor::Shuffled::bytes_needed(elements, exact)
+    } else {
+        0
+    };
+    let vectors = if options.vectors { m.saturating_mul(m).saturating_mul(8 * 6) } else { 0 };
+    let spectrum = spectrum::bytes_needed(count, n, m, options.method);
+    Cost {
+        flops: spectra as f64 * spectrum::flops(count, n, m),
+        bytes: elements.saturating_mul(stored.dtype.bytes()),
+        peak_bytes: tensor::bytes_needed(stored, &layer.matrices)
+            .saturating_add(spectrum)
+            .saturating_add(copy)
+            .saturating_add(vectors),
+    }
+}
+
+/// Permuted copies whose spectrum is computed: one, or in compatibility mode WeightWatcher's 1 or 5 and a further one
+/// for the distance (weightwatcher.py:2995).
+pub fn replicas(layer: &Layer, options: &Options) -> u64 {
+    match (options.is_compat(), layer.num_evals() < 100) {
+        (false, _) => 1,
+        (true, false) => 2,
+        (true, true) => 6,
+    }
+}

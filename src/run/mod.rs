@@ -1,1 +1,197 @@
-//! run
+//! A model analysed in this process: the layers' tasks carried out by threads within a byte budget.
+//!
+//! A few more tasks are admitted than compute at a time, so that the next tensors are read while others are computed.
+//! A task is admitted, in a fixed order, when its peak memory fits what the budget has left; computing needs one of
+//! as many permits as there are threads. Numbers never depend on either: a layer is computed by one thread, in an
+//! order of summation that follows from its shape.
+
+mod admission;
+mod observe;
+
+pub use observe::{Observer, Silent};
+
+use crate::analysis::{self, LayerInput, LayerReport, ModelReport, Options, Timings};
+use crate::format::Catalog;
+use crate::layer::{Layer, Layers};
+use crate::plan::{self, Cost};
+use crate::{Error, ErrorKind, Result};
+use admission::{Admission, Permits};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+/// Tasks that may be admitted beyond those that compute, to read ahead.
+const READ_AHEAD: usize = 2;
+
+/// With what means.
+#[derive(Clone)]
+pub struct RunOptions {
+    /// Layers computed at the same time.
+    pub threads: usize,
+    /// Most bytes of the tasks under way, together.
+    pub memory: u64,
+    /// Set to stop: the run ends with `Interrupted`.
+    pub cancel: Arc<AtomicBool>,
+}
+
+/// A catalog whose tensors have been sorted into layers and others.
+pub struct Model {
+    /// Every tensor.
+    pub catalog: Catalog,
+    /// What is analysed and what is not.
+    pub layers: Layers,
+}
+
+/// Analyses every layer of `model`.
+///
+/// # Errors
+/// `NothingAnalysable` if the model has no layer; `Interrupted`; whatever reading gives: a model that cannot be read
+/// whole gives no report. A layer that fails by its own numbers is a row with status `failed`.
+pub fn analyze(
+    model: &Model,
+    options: &Options,
+    run: &RunOptions,
+    observer: &dyn Observer,
+) -> Result<ModelReport> {
+    let started = Instant::now();
+    if model.layers.layers.is_empty() {
+        return Err(nothing_analysable(model));
+    }
+    let rows = layer_rows(model, options, run, observer)?;
+    let bytes_read = model.layers.layers.iter().map(|l| plan::cost(&model.catalog, l, options).bytes).sum();
+    let timings = Timings { seconds: started.elapsed().as_secs_f64(), bytes_read, threads: run.threads };
+    Ok(analysis::model_report(&model.catalog, &model.layers, options, rows, timings))
+}
+
+fn nothing_analysable(model: &Model) -> Error {
+    let mut reasons: Vec<String> = Vec::new();
+    for skipped in &model.layers.skipped {
+        let reason = skipped.reason.code().to_owned();
+        if !reasons.contains(&reason) {
+            reasons.push(reason);
+        }
+    }
+    let tensors = model.catalog.tensors.len();
+    let why = if reasons.is_empty() { String::new() } else { format!(": {}", reasons.join(", ")) };
+    Error::new(ErrorKind::NothingAnalysable, format!("none of its {tensors} tensors can be analysed{why}"))
+        .in_file(&model.catalog.uri)
+}
+
+/// A layer that does not fit.
+pub fn needs_memory(needed: u64, allowed: u64) -> Error {
+    let (needed, allowed) = (bytesize::ByteSize(needed), bytesize::ByteSize(allowed));
+    Error::new(ErrorKind::TooLarge, format!("needs {needed}, more than the {allowed} that --memory allows"))
+}
+
+/// Half of the memory that this machine, or the control group that we run in, has available.
+pub fn default_memory() -> u64 {
+    let mut system = sysinfo::System::new();
+    system.refresh_memory();
+    let free = system.available_memory();
+    let free = system.cgroup_limits().map_or(free, |limits| free.min(limits.free_memory));
+    (free / 2).max(256 << 20)
+}
+
+struct Shared<'a> {
+    model: &'a Model,
+    options: &'a Options,
+    run: &'a RunOptions,
+    observer: &'a dyn Observer,
+    admission: Admission,
+    permits: Permits,
+    failed: Mutex<Option<Error>>,
+    rows: Mutex<Vec<Option<LayerReport>>>,
+    bytes_done: AtomicU64,
+}
+
+fn layer_rows(
+    model: &Model,
+    options: &Options,
+    run: &RunOptions,
+    observer: &dyn Observer,
+) -> Result<Vec<LayerReport>> {
+    let layers = &model.layers.layers;
+    let costs: Vec<Cost> = layers.iter().map(|l| plan::cost(&model.catalog, l, options)).collect();
+    observer.planned(layers.len(), costs.iter().map(|c| c.bytes).sum());
+    let shared = Shared {
+        model,
+        options,
+        run,
+        observer,
+        admission: Admission::new(run.memory, longest_first(&costs)),
+        permits: Permits::new(run.threads),
+        failed: Mutex::new(None),
+        rows: Mutex::new(vec![None; layers.len()]),
+        bytes_done: AtomicU64::new(0),
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..(run.threads + READ_AHEAD).min(layers.len()) {
+            scope.spawn(|| shared.work(&costs));
+        }
+    });
+    if let Some(error) = shared.failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        return Err(error);
+    }
+    let rows = shared.rows.into_inner().unwrap_or_else(PoisonError::into_inner);
+    rows.into_iter()
+        .map(|row| row.ok_or_else(|| Error::new(ErrorKind::Internal, "a layer was left out of the run")))
+        .collect()
+}
+
+/// Tasks (index, peak bytes) with the most flops first: the last to finish is then a short one.
+fn longest_first(costs: &[Cost]) -> Vec<(usize, u64)> {
+    let mut order: Vec<usize> = (0..costs.len()).collect();
+    order.sort_by(|&a, &b| costs[b].flops.total_cmp(&costs[a].flops));
+    order.into_iter().map(|i| (i, costs[i].peak_bytes)).collect()
+}
+
+impl Shared<'_> {
+    fn work(&self, costs: &[Cost]) {
+        while let Some(task) = self.admission.next(&self.run.cancel) {
+            let layer = &self.model.layers.layers[task.index];
+            match self.one(layer, costs[task.index]) {
+                Ok(row) => {
+                    let bytes = costs[task.index].bytes;
+                    let done = self.bytes_done.fetch_add(bytes, Ordering::Relaxed) + bytes;
+                    self.observer.finished(layer, done);
+                    self.rows.lock().unwrap_or_else(PoisonError::into_inner)[task.index] = Some(row);
+                }
+                Err(error) => self.fail(error),
+            }
+            self.admission.release(task);
+        }
+        if self.run.cancel.load(Ordering::Relaxed) {
+            self.fail(Error::new(ErrorKind::Interrupted, "interrupted"));
+        }
+    }
+
+    /// The first error that is not an echo of stopping is the one to report.
+    fn fail(&self, error: Error) {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        self.admission.stop();
+    }
+
+    fn one(&self, layer: &Layer, cost: Cost) -> Result<LayerReport> {
+        if cost.peak_bytes > self.run.memory {
+            let error = needs_memory(cost.peak_bytes, self.run.memory);
+            return Ok(analysis::failed_row(&self.model.catalog, layer, self.options, &error));
+        }
+        let mut input = LayerInput::open(&self.model.catalog, layer, &self.run.cancel)?;
+        input.prefetch()?;
+        let _permit = self.permits.take();
+        self.observer.started(layer);
+        let analysed = catch_unwind(AssertUnwindSafe(|| analysis::analyze_layer(&mut input, self.options)));
+        analysed.unwrap_or_else(|panic| {
+            let error = Error::new(ErrorKind::Internal, panic_text(panic.as_ref()));
+            Ok(analysis::failed_row(&self.model.catalog, layer, self.options, &error))
+        })
+    }
+}
+
+/// A fault in a solver is a failed row that says so, not the end of the run.
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+    format!("internal fault: {}", text.unwrap_or_else(|| "panic".to_owned()))
+}

@@ -1,1 +1,60 @@
-//! tensor
+//! Stored bytes → rows of numbers, streamed.
+//!
+//! A layer's matrices are read as [`Blocks`]: runs of rows of the tall orientation (N × M, N ≥ M), decoded to f64 a
+//! few hundred rows at a time, so that no layer ever exists as a whole in f64. Block boundaries follow from the shape
+//! alone, never from how the bytes arrived.
+
+mod decode;
+mod read;
+mod shuffle;
+mod view;
+mod window;
+
+pub use decode::{decode, decode_f32, is_exact_in_f32};
+pub use read::{CHUNK_BYTES, LayerReader, NonFinite, ReadOptions, bytes_needed};
+pub use shuffle::Shuffled;
+pub use view::{Dequantise, MatrixView, Scales};
+
+use crate::Result;
+
+/// How the elements of a [`Block`] lie in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// Element (r, c) at `r·cols + c`.
+    RowMajor,
+    /// Element (r, c) at `c·rows + r`.
+    ColumnMajor,
+}
+
+/// A run of rows of the tall orientation of one matrix.
+#[derive(Debug, Clone, Copy)]
+pub struct Block<'a> {
+    /// The elements, `rows` × M.
+    pub values: &'a [f64],
+    /// Number of rows in this block.
+    pub rows: usize,
+    /// How `values` lies.
+    pub layout: Layout,
+}
+
+/// One or more matrices of the same shape, each N × M with N ≥ M, that can be streamed any number of times.
+pub trait Blocks {
+    /// Number of matrices.
+    fn count(&self) -> usize;
+    /// N: rows of the tall orientation (the longer side).
+    fn n(&self) -> usize;
+    /// M: columns of the tall orientation (the shorter side).
+    fn m(&self) -> usize;
+    /// Visits every block: blocks of one matrix come in order of their rows; matrices may alternate.
+    ///
+    /// # Errors
+    /// What reading gives, and what `visit` returns.
+    fn stream(&mut self, visit: &mut dyn FnMut(usize, Block<'_>) -> Result<()>) -> Result<()>;
+}
+
+/// Rows in a block of an N × M matrix: enough for a matrix product to be compute bound, and at most 16 MiB of f64.
+/// A function of the shape alone: the boundaries decide the order of summation, hence the bits of the result.
+pub fn block_rows(m: usize) -> usize {
+    const MOST_ELEMENTS: usize = 2 << 20;
+    (MOST_ELEMENTS / m.max(1)).clamp(64, 384)
+}

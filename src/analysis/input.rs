@@ -1,0 +1,66 @@
+//! One layer, ready to be read.
+
+use crate::format::{Catalog, DType, Tensor};
+use crate::layer::Layer;
+use crate::tensor::{Dequantise, LayerReader, ReadOptions, Scales, decode, is_exact_in_f32};
+use crate::{Error, ErrorKind, Result};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+/// One layer's description and its bytes.
+pub struct LayerInput<'a> {
+    pub(super) catalog: &'a Catalog,
+    pub(super) layer: &'a Layer,
+    pub(super) tensor: &'a Tensor,
+    pub(super) reader: LayerReader,
+}
+
+impl<'a> LayerInput<'a> {
+    /// Prepares the layer's reader; of its bytes, only the scales of a quantised tensor are read here.
+    ///
+    /// # Errors
+    /// What the source gives; `Internal` if the layer is not of this catalog.
+    pub fn open(catalog: &'a Catalog, layer: &'a Layer, cancel: &Arc<AtomicBool>) -> Result<Self> {
+        let stray = || Error::new(ErrorKind::Internal, "the layer is not of this catalog").in_tensor(&layer.name);
+        let tensor = catalog.tensors.get(layer.tensor).ok_or_else(stray)?;
+        let file = catalog.files.get(tensor.file).ok_or_else(stray)?;
+        let scales = layer.dequantise.as_ref().map(|how| scales(catalog, tensor, how)).transpose()?;
+        let options = ReadOptions { factor: layer.scale, scales, cancel: Arc::clone(cancel) };
+        let reader = LayerReader::new(Arc::clone(file), tensor.clone(), layer.matrices.clone(), options);
+        Ok(Self { catalog, layer, tensor, reader })
+    }
+
+    /// Reads ahead what can be; see [`LayerReader::prefetch`].
+    ///
+    /// # Errors
+    /// What the source gives.
+    pub fn prefetch(&mut self) -> Result<()> {
+        self.reader.prefetch()
+    }
+
+    /// Whether every element is an f32 value.
+    pub(super) fn is_exact_in_f32(&self) -> bool {
+        is_exact_in_f32(self.tensor.dtype) && self.layer.dequantise.is_none() && self.layer.scale == 1.0
+    }
+}
+
+fn scales(catalog: &Catalog, tensor: &Tensor, how: &Dequantise) -> Result<Scales> {
+    let stray = || Error::new(ErrorKind::Internal, "its scales are not of this catalog").in_tensor(&tensor.name);
+    let scale = catalog.tensors.get(how.scale).ok_or_else(stray)?;
+    let file = catalog.files.get(scale.file).ok_or_else(stray)?;
+    let bytes = file.read_at(scale.range.clone()).map_err(|e| e.in_tensor(&scale.name))?;
+    let mut values = vec![0.0; bytes.len() / scale.dtype.bytes().max(1) as usize];
+    decode(scale.dtype, &bytes, &mut values);
+    if let Some(bad) = values.iter().position(|value| !value.is_finite()) {
+        let message = format!("scale {bad} of '{}' is {}", scale.name, values[bad]);
+        return Err(Error::new(ErrorKind::NonFinite, message).in_tensor(&tensor.name));
+    }
+    let row_len = tensor.shape.iter().skip(1).product::<u64>().max(1);
+    Ok(Scales { values, block_rows: how.block_rows.max(1), block_cols: how.block_cols.max(1), row_len })
+}
+
+/// What a dtype column says: the stored type, and the type of the scales where there are any.
+pub(super) fn dtype_name(catalog: &Catalog, layer: &Layer, dtype: DType) -> String {
+    let scale = layer.dequantise.as_ref().and_then(|how| catalog.tensors.get(how.scale));
+    scale.map_or_else(|| dtype.name().to_owned(), |s| format!("{}*{}", dtype.name(), s.dtype.name()))
+}

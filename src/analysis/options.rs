@@ -1,0 +1,63 @@
+//! What to compute. The options are part of every result's identity.
+
+use crate::layer::{Conv, LayerOptions};
+use crate::spectrum::{MethodChoice, SpectrumOptions};
+use serde::Serialize;
+
+/// Whose numbers to give.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
+pub enum Compat {
+    /// Ours: WeightWatcher's definitions with its defects mended (docs/metrics.md lists each).
+    #[default]
+    #[serde(rename = "none")]
+    None,
+    /// Those of WeightWatcher 0.7.7 on a CPU, defects included.
+    #[serde(rename = "ww-0.7.7")]
+    Ww077,
+}
+
+/// What to compute for each layer.
+#[derive(Debug, Clone, Serialize, Default)]
+pub struct Options {
+    /// Whose numbers to give.
+    pub compat: Compat,
+    /// How tensors become layers.
+    pub layers: LayerOptions,
+    /// How eigenvalues are found.
+    pub method: MethodChoice,
+    /// The ERG (trace-log, detX) condition.
+    pub erg: bool,
+    /// The Marchenko-Pastur fit of the bulk.
+    pub mp: bool,
+    /// The spectrum of the permuted matrix, its Marchenko-Pastur fit and correlation traps.
+    pub randomize: bool,
+    /// Localisation of the eigenvectors.
+    pub vectors: bool,
+    /// Seed of permutations; `None`: from the content digest of each layer.
+    pub seed: Option<u64>,
+}
+
+impl Options {
+    /// WeightWatcher 0.7.7's defaults: its layers, its limits, its numbers.
+    pub fn ww_0_7_7(conv: Conv) -> Self {
+        let layers = LayerOptions {
+            conv,
+            max_evals: Some(15_000),
+            max_n: Some(50_000),
+            ww_layers: true,
+            ..LayerOptions::default()
+        };
+        Self { compat: Compat::Ww077, layers, ..Self::default() }
+    }
+
+    /// Whether numbers are WeightWatcher's.
+    pub fn is_compat(&self) -> bool {
+        self.compat == Compat::Ww077
+    }
+
+    /// How eigenvalues are found. WeightWatcher takes singular values; to give its `sv_min` to seven digits the Gram
+    /// matrix may only be used where every eigenvalue is far above its noise.
+    pub fn spectrum(&self) -> SpectrumOptions {
+        SpectrumOptions { method: self.method, floor_factor: if self.is_compat() { 1e7 } else { 64.0 } }
+    }
+}

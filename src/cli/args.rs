@@ -1,0 +1,238 @@
+//! What can be typed.
+
+use crate::analysis::{Compat, Options};
+use crate::layer::{Conv, LayerOptions};
+use crate::spectrum::MethodChoice;
+use crate::{Error, Result};
+use bytesize::ByteSize;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+const EXAMPLES: &str = "\
+Examples:
+  spectrald analyze model.safetensors
+  spectrald analyze ./Llama-3-8B --format csv -o llama.csv
+  spectrald analyze s3://models/bert/ --erg --mp --randomize
+  spectrald analyze model.safetensors --compat ww-0.7.7 --format json
+  spectrald describe ./Llama-3-8B
+  spectrald esd model.safetensors encoder.layer.0.output.dense --format npy -o esd.npy
+
+Exit codes: 0 done; 2 usage, or could not complete; 3 nothing analysable; 130 interrupted.";
+
+/// Audits the weights of neural networks without data.
+#[derive(Debug, Parser)]
+#[command(name = "spectrald", version, about, long_about = None, after_help = EXAMPLES)]
+pub(super) struct Cli {
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Analyse every weight matrix: power-law tail, norms, ranks, entropy, random-matrix baselines
+    Analyze(AnalyzeArgs),
+    /// Show what would be analysed, why the rest is skipped, and the cost; reads headers only
+    Describe(DescribeArgs),
+    /// Print the eigenvalues of one layer
+    Esd(EsdArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AnalyzeArgs {
+    /// A safetensors file, a directory (Hugging Face layout), or an s3://, gs://, az:// or https:// URI of either
+    #[arg(required = true, value_name = "MODEL")]
+    pub(super) models: Vec<String>,
+    #[command(flatten)]
+    pub(super) what: WhatArgs,
+    #[command(flatten)]
+    pub(super) means: MeansArgs,
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
+    pub(super) format: Format,
+    /// Write to FILE instead of stdout; it appears whole or not at all
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) output: Option<PathBuf>,
+    /// Order of the table: the model's, or the layers farthest from 2 ≤ alpha ≤ 6 first
+    #[arg(long, value_enum, default_value_t)]
+    pub(super) sort: Sort,
+    /// Table: list every skipped tensor with its reason (json and csv always do)
+    #[arg(long)]
+    pub(super) show_skipped: bool,
+}
+
+/// What is computed.
+#[derive(Debug, Args)]
+pub(super) struct WhatArgs {
+    /// Give the numbers of another tool, defects included: ww-0.7.7 (WeightWatcher 0.7.7 on a CPU)
+    #[arg(long, value_name = "TOOL", value_parser = ["ww-0.7.7"])]
+    pub(super) compat: Option<String>,
+    /// Only layers whose name matches a pattern (* and ? are wild); may be given several times
+    #[arg(long = "layers", value_name = "PATTERN")]
+    pub(super) filters: Vec<String>,
+    /// How convolutions unfold
+    #[arg(long, value_enum, default_value_t)]
+    pub(super) conv: Conv,
+    /// Recurrent weights: one layer a gate
+    #[arg(long)]
+    pub(super) split_gates: bool,
+    /// Fused q/k/v and gate/up weights: one layer a part
+    #[arg(long)]
+    pub(super) split_fused: bool,
+    /// How eigenvalues are found: the Gram matrix (with the SVD where it cannot tell), or always the SVD
+    #[arg(long, value_enum, default_value_t)]
+    pub(super) method: MethodChoice,
+    /// The ERG (trace-log, detX) condition
+    #[arg(long)]
+    pub(super) erg: bool,
+    /// The Marchenko-Pastur fit of the bulk
+    #[arg(long)]
+    pub(super) mp: bool,
+    /// The permuted matrix: its spectrum, Marchenko-Pastur fit and correlation traps
+    #[arg(long)]
+    pub(super) randomize: bool,
+    /// Localisation of the eigenvectors
+    #[arg(long)]
+    pub(super) vectors: bool,
+    /// Seed of the permutations (default: from each layer's content)
+    #[arg(long, value_name = "N")]
+    pub(super) seed: Option<u64>,
+    /// Skip layers with fewer eigenvalues
+    #[arg(long, value_name = "N")]
+    pub(super) min_evals: Option<u64>,
+    /// Skip layers with more eigenvalues
+    #[arg(long, value_name = "N")]
+    pub(super) max_evals: Option<u64>,
+    /// Skip layers whose longer side is longer
+    #[arg(long, value_name = "N")]
+    pub(super) max_n: Option<u64>,
+}
+
+/// With what means.
+#[derive(Debug, Args)]
+pub(super) struct MeansArgs {
+    /// Layers computed at the same time (default: the number of processors)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(super) threads: Option<u16>,
+    /// Most memory that layers under way may take together, e.g. 8GiB (default: half of what is available)
+    #[arg(long, value_name = "BYTES")]
+    pub(super) memory: Option<ByteSize>,
+    /// No progress on stderr
+    #[arg(short, long)]
+    pub(super) quiet: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DescribeArgs {
+    /// A safetensors file, a directory (Hugging Face layout), or an s3://, gs://, az:// or https:// URI of either
+    #[arg(required = true, value_name = "MODEL")]
+    pub(super) models: Vec<String>,
+    #[command(flatten)]
+    pub(super) what: WhatArgs,
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
+    pub(super) format: DescribeFormat,
+    /// Write to FILE instead of stdout; it appears whole or not at all
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) output: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct EsdArgs {
+    /// A model, as for analyze
+    #[arg(value_name = "MODEL")]
+    pub(super) model: String,
+    /// The layer's name, as analyze prints it, or its tensor's full name
+    #[arg(value_name = "LAYER")]
+    pub(super) layer: String,
+    #[command(flatten)]
+    pub(super) what: WhatArgs,
+    #[command(flatten)]
+    pub(super) means: MeansArgs,
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
+    pub(super) format: EsdFormat,
+    /// Write to FILE instead of stdout; it appears whole or not at all
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) output: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    /// For people
+    #[default]
+    Table,
+    /// The whole report
+    Json,
+    /// One JSON object a row
+    Jsonl,
+    /// One line a row
+    Csv,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum DescribeFormat {
+    /// For people
+    #[default]
+    Table,
+    /// One object a model
+    Json,
+    /// One line a row
+    Csv,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum EsdFormat {
+    /// One eigenvalue a line
+    #[default]
+    Text,
+    /// With the layer's name and the noise floor
+    Json,
+    /// NumPy array
+    Npy,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum Sort {
+    /// As in the model
+    #[default]
+    Model,
+    /// The layers farthest from 2 ≤ alpha ≤ 6 first
+    Worst,
+}
+
+impl WhatArgs {
+    /// The options that were asked for.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if limits contradict each other.
+    pub(super) fn options(&self) -> Result<Options> {
+        let mut options = match self.compat {
+            Some(_) => Options::ww_0_7_7(self.conv),
+            None => Options { layers: LayerOptions { conv: self.conv, ..LayerOptions::default() }, ..Options::default() },
+        };
+        let layers = &mut options.layers;
+        layers.split_gates = self.split_gates;
+        layers.split_fused = self.split_fused;
+        layers.min_evals = self.min_evals.unwrap_or(layers.min_evals);
+        layers.max_evals = self.max_evals.or(layers.max_evals);
+        layers.max_n = self.max_n.or(layers.max_n);
+        if layers.max_evals.is_some_and(|most| most < layers.min_evals) {
+            return Err(Error::invalid("is below --min-evals").in_field("--max-evals"));
+        }
+        if options.compat == Compat::Ww077 && (self.split_gates || self.split_fused) {
+            let message = "WeightWatcher does not split tensors; leave it out with --compat";
+            return Err(Error::invalid(message).in_field("--split-gates, --split-fused"));
+        }
+        if options.compat == Compat::Ww077 && self.conv == Conv::Flatten {
+            let message = "WeightWatcher does not flatten convolutions; use pool or slices with --compat";
+            return Err(Error::invalid(message).in_field("--conv"));
+        }
+        options.method = self.method;
+        options.erg = self.erg;
+        options.mp = self.mp;
+        options.randomize = self.randomize;
+        options.vectors = self.vectors;
+        options.seed = self.seed;
+        Ok(options)
+    }
+}

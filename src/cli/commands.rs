@@ -1,0 +1,171 @@
+//! The commands.
+
+use super::args::{AnalyzeArgs, DescribeArgs, DescribeFormat, EsdArgs, EsdFormat, Format, MeansArgs, Sort, WhatArgs};
+use super::{interrupt, output, progress::Bar};
+use crate::analysis::{self, LayerInput, ModelReport, Options, Status};
+use crate::layer::{self, Layer, SkipReason, Skipped};
+use crate::render::{self, TableOptions};
+use crate::run::{self, Model, RunOptions};
+use crate::source::{self, SourceOptions};
+use crate::{Error, ErrorKind, Result, format};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use wildmatch::WildMatch;
+
+/// `spectrald analyze`.
+pub(super) fn analyze(args: &AnalyzeArgs) -> Result<ExitCode> {
+    let options = args.what.options()?;
+    let run = run_options(&args.means, interrupt::flag());
+    let mut reports = Vec::new();
+    for uri in &args.models {
+        let model = open(uri, &args.what, &options)?;
+        let bar = Bar::new(!args.means.quiet && output::stderr_is_terminal());
+        let report = run::analyze(&model, &options, &run, &bar);
+        bar.clear();
+        reports.push(report?);
+    }
+    let text = match args.format {
+        Format::Json => render::json(&reports)?,
+        Format::Jsonl => render::jsonl(&reports)?,
+        Format::Csv => render::csv(&reports)?,
+        Format::Table => tables(&reports, args),
+    };
+    output::write(text.as_bytes(), args.output.as_deref())?;
+    Ok(verdict(&reports))
+}
+
+fn tables(reports: &[ModelReport], args: &AnalyzeArgs) -> String {
+    let options = TableOptions {
+        colour: output::stdout_has_colour(args.output.as_deref()),
+        worst_first: args.sort == Sort::Worst,
+        show_skipped: args.show_skipped,
+    };
+    reports.iter().map(|report| render::table(report, &options)).collect::<Vec<_>>().join("\n")
+}
+
+/// 2 if a layer could not be analysed for want of means (memory, a fault of ours), which the report says as well;
+/// what the numbers themselves say is a finding, not a failure.
+fn verdict(reports: &[ModelReport]) -> ExitCode {
+    let mut code = ExitCode::SUCCESS;
+    for report in reports {
+        for row in report.layers.iter().filter(|row| row.status == Status::Failed) {
+            let reason = row.reason.as_deref().unwrap_or_default();
+            if matches!(reason, "NEEDS_MEMORY" | "INTERNAL") {
+                let detail = row.detail.as_deref().unwrap_or_default();
+                let error = Error::new(ErrorKind::TooLarge, detail).in_tensor(&row.tensor).in_file(&report.model.uri);
+                anstream::eprintln!("{}: {error}", output::error_word());
+                code = ExitCode::from(2);
+            }
+        }
+    }
+    code
+}
+
+/// `spectrald describe`.
+pub(super) fn describe(args: &DescribeArgs) -> Result<ExitCode> {
+    let options = args.what.options()?;
+    let mut descriptions = Vec::new();
+    for uri in &args.models {
+        descriptions.push(render::describe_rows(&open(uri, &args.what, &options)?, &options));
+    }
+    let colour = output::stdout_has_colour(args.output.as_deref());
+    let text = match args.format {
+        DescribeFormat::Json => render::describe_json(&descriptions)?,
+        DescribeFormat::Csv => render::describe_csv(&descriptions)?,
+        DescribeFormat::Table => {
+            let tables = descriptions.iter().map(|d| render::describe_table(d, colour));
+            tables.collect::<Vec<_>>().join("\n")
+        }
+    };
+    output::write(text.as_bytes(), args.output.as_deref())?;
+    let nothing = descriptions.iter().any(|d| d.rows.iter().all(|row| row.action == "skip"));
+    Ok(if nothing { ExitCode::from(3) } else { ExitCode::SUCCESS })
+}
+
+/// `spectrald esd`.
+pub(super) fn esd(args: &EsdArgs) -> Result<ExitCode> {
+    let options = args.what.options()?;
+    let model = open(&args.model, &args.what, &options)?;
+    let layer = find(&model, &args.layer)?;
+    let cancel = interrupt::flag();
+    let needed = crate::plan::cost(&model.catalog, layer, &options).peak_bytes;
+    let allowed = run_options(&args.means, Arc::clone(&cancel)).memory;
+    if needed > allowed {
+        return Err(run::needs_memory(needed, allowed).in_tensor(&layer.name).in_file(&args.model));
+    }
+    let mut input = LayerInput::open(&model.catalog, layer, &cancel)?;
+    let spectrum = analysis::layer_spectrum(&mut input, &options).map_err(|e| e.in_tensor(&layer.name))?;
+    let bytes = match args.format {
+        EsdFormat::Text => render::esd_text(&spectrum.pooled()).into_bytes(),
+        EsdFormat::Json => render::esd_json(&layer.name, &spectrum)?.into_bytes(),
+        EsdFormat::Npy => render::esd_npy(&spectrum.pooled())?,
+    };
+    output::write(&bytes, args.output.as_deref())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn open(uri: &str, what: &WhatArgs, options: &Options) -> Result<Model> {
+    let source = source::open(uri, &SourceOptions::default())?;
+    let catalog = format::read_catalog(source.as_ref())?;
+    let mut layers = layer::layers(&catalog, &options.layers);
+    if !what.filters.is_empty() {
+        filter(&mut layers, &what.filters)?;
+    }
+    Ok(Model { catalog, layers })
+}
+
+/// Keeps the layers that a pattern names; the others are skipped as filtered. A pattern that names nothing is a
+/// mistake worth telling.
+fn filter(layers: &mut layer::Layers, patterns: &[String]) -> Result<()> {
+    let wild: Vec<WildMatch> = patterns.iter().map(|p| WildMatch::new(p)).collect();
+    for (pattern, wild) in patterns.iter().zip(&wild) {
+        if !layers.layers.iter().any(|layer| wild.matches(&layer.name)) {
+            return Err(Error::invalid(format!("no layer matches '{pattern}'")).in_field("--layers"));
+        }
+    }
+    let all = std::mem::take(&mut layers.layers);
+    let (kept, left): (Vec<Layer>, Vec<Layer>) =
+        all.into_iter().partition(|layer| wild.iter().any(|w| w.matches(&layer.name)));
+    layers.layers = kept;
+    layers.skipped.extend(left.into_iter().map(|layer| Skipped {
+        tensor: layer.tensor,
+        layer_id: Some(layer.layer_id),
+        name: layer.name,
+        reason: SkipReason::Filtered,
+        detail: "matches no pattern of --layers".to_owned(),
+    }));
+    layers.skipped.sort_by_key(|skipped| skipped.tensor);
+    Ok(())
+}
+
+fn find<'a>(model: &'a Model, name: &str) -> Result<&'a Layer> {
+    let layers = &model.layers.layers;
+    let tensor_name = |layer: &Layer| model.catalog.tensors.get(layer.tensor).map(|t| t.name.as_str());
+    let found = layers.iter().find(|layer| layer.name == name);
+    if let Some(layer) = found.or_else(|| layers.iter().find(|layer| tensor_name(layer) == Some(name))) {
+        return Ok(layer);
+    }
+    if let Some(skipped) = model.layers.skipped.iter().find(|skipped| skipped.name == name) {
+        let message = format!("is not analysed: {}: {}", skipped.reason.code(), skipped.detail);
+        return Err(Error::invalid(message).in_tensor(name).in_file(&model.catalog.uri));
+    }
+    let near = layers.iter().max_by_key(|layer| common(&layer.name, name)).map(|layer| layer.name.as_str());
+    let hint = near.map(|near| format!("; did you mean '{near}'?")).unwrap_or_default();
+    let message = format!("no layer '{name}' among {}{hint}", layers.len());
+    Err(Error::new(ErrorKind::NotFound, message).in_file(&model.catalog.uri))
+}
+
+/// Length of the common beginning and end of two names.
+fn common(a: &str, b: &str) -> usize {
+    let start = a.chars().zip(b.chars()).take_while(|(x, y)| x == y).count();
+    let end = a.chars().rev().zip(b.chars().rev()).take_while(|(x, y)| x == y).count();
+    start + end
+}
+
+fn run_options(means: &MeansArgs, cancel: Arc<AtomicBool>) -> RunOptions {
+    let threads = means.threads.map(usize::from);
+    let available = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let memory = means.memory.map_or_else(run::default_memory, |size| size.as_u64());
+    RunOptions { threads: threads.unwrap_or(available), memory, cancel }
+}

@@ -1,0 +1,53 @@
+//! Progress on stderr: layers, bytes, the layer under way, the time left. None where stderr is no terminal.
+
+use crate::layer::Layer;
+use crate::run::Observer;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// A bar that follows bytes.
+pub(super) struct Bar {
+    bar: ProgressBar,
+    layers: std::sync::atomic::AtomicUsize,
+    total: std::sync::atomic::AtomicUsize,
+}
+
+impl Bar {
+    /// Drawn on stderr if `visible`.
+    pub(super) fn new(visible: bool) -> Self {
+        let target = if visible { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let bar = ProgressBar::with_draw_target(None, target);
+        let style = "{prefix} layers  {binary_bytes}/{binary_total_bytes}  {wide_bar}  {eta} left  {msg}";
+        if let Ok(style) = ProgressStyle::with_template(style) {
+            bar.set_style(style);
+        }
+        Self { bar, layers: 0.into(), total: 0.into() }
+    }
+
+    /// Wipes the bar.
+    pub(super) fn clear(&self) {
+        self.bar.finish_and_clear();
+    }
+
+    fn prefix(&self) {
+        use std::sync::atomic::Ordering::Relaxed;
+        self.bar.set_prefix(format!("{}/{}", self.layers.load(Relaxed), self.total.load(Relaxed)));
+    }
+}
+
+impl Observer for Bar {
+    fn planned(&self, layers: usize, bytes: u64) {
+        self.total.store(layers, std::sync::atomic::Ordering::Relaxed);
+        self.bar.set_length(bytes);
+        self.prefix();
+    }
+
+    fn started(&self, layer: &Layer) {
+        self.bar.set_message(layer.name.clone());
+    }
+
+    fn finished(&self, _layer: &Layer, bytes_done: u64) {
+        self.layers.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.bar.set_position(bytes_done);
+        self.prefix();
+    }
+}

@@ -1,0 +1,100 @@
+//! G = WᵀW, lower triangle, summed over blocks of rows.
+
+use crate::Result;
+use crate::tensor::{Block, Blocks, Layout};
+use faer::linalg::matmul::triangular::{self, BlockStructure};
+use faer::{Accum, Mat, MatRef, Par};
+
+/// The Gram matrix of one matrix: M × M, of which only the lower triangle is kept.
+pub struct Gram {
+    lower: Mat<f64>,
+    transposed: Vec<f64>,
+    nonzero: bool,
+}
+
+impl Gram {
+    /// Zero.
+    pub fn new(m: usize) -> Self {
+        Self { lower: Mat::zeros(m, m), transposed: Vec::new(), nonzero: false }
+    }
+
+    /// Adds BᵀB of a block of rows. On one thread: the sum's bits depend on the blocks and their order alone.
+    pub fn add(&mut self, block: Block<'_>) {
+        let m = self.lower.nrows();
+        self.nonzero = self.nonzero || block.values.iter().any(|&x| x != 0.0);
+        let transposed = &mut self.transposed;
+        // two layouts of the block: faer's kernel wants contiguous columns in both factors
+        let (left, right) = match block.layout {
+            Layout::RowMajor => {
+                transpose(block.values, (block.rows, m), transposed);
+                (block.values, transposed.as_slice())
+            }
+            Layout::ColumnMajor => {
+                transpose(block.values, (m, block.rows), transposed);
+                (transposed.as_slice(), block.values)
+            }
+        };
+        let left = MatRef::from_column_major_slice(left, m, block.rows);
+        let right = MatRef::from_column_major_slice(right, block.rows, m);
+        triangular::matmul(
+            self.lower.as_mut(),
+            BlockStructure::TriangularLower,
+            Accum::Add,
+            left,
+            BlockStructure::Rectangular,
+            right,
+            BlockStructure::Rectangular,
+            1.0,
+            Par::Seq,
+        );
+    }
+
+    /// tr G and ‖G‖_F.
+    pub fn check_sums(&self) -> (f64, f64) {
+        let m = self.lower.nrows();
+        let (mut trace, mut below) = (0.0, 0.0);
+        let mut diagonal = 0.0;
+        for j in 0..m {
+            let column = self.lower.col_as_slice(j);
+            trace += column[j];
+            diagonal += column[j] * column[j];
+            below += column[j + 1..].iter().map(|x| x * x).sum::<f64>();
+        }
+        (trace, (diagonal + 2.0 * below).sqrt())
+    }
+
+    /// Whether any element of W was not zero.
+    pub fn saw_nonzero(&self) -> bool {
+        self.nonzero
+    }
+
+    /// The lower triangle; what is above the diagonal has no meaning.
+    pub fn into_lower(self) -> Mat<f64> {
+        self.lower
+    }
+}
+
+/// The Gram matrix of every matrix of `blocks`.
+pub(super) fn grams(blocks: &mut dyn Blocks) -> Result<Vec<Gram>> {
+    let mut grams: Vec<Gram> = (0..blocks.count()).map(|_| Gram::new(blocks.m())).collect();
+    blocks.stream(&mut |matrix, block| {
+        grams[matrix].add(block);
+        Ok(())
+    })?;
+    Ok(grams)
+}
+
+/// Row-major rows × cols → row-major cols × rows, in tiles that stay in cache.
+fn transpose(from: &[f64], (rows, cols): (usize, usize), to: &mut Vec<f64>) {
+    const TILE: usize = 16;
+    to.resize(rows * cols, 0.0);
+    for r0 in (0..rows).step_by(TILE) {
+        for c0 in (0..cols).step_by(TILE) {
+            for c in c0..(c0 + TILE).min(cols) {
+                for r in r0..(r0 + TILE).min(rows) {
+                    to[c * rows + r] = from[r * cols + c];
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! One layer's matrices, read from its file in chunks and streamed as blocks.
+
+use super::view::{MatrixView, Scales};
+use super::window::{Shape, Window, layout_of};
+use super::{Block, Blocks, block_rows};
+use crate::format::Tensor;
+use crate::source::ReadAt;
+use crate::{Error, ErrorKind, Result};
+use bytes::Bytes;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::sync_channel;
+
+/// Bytes that are read at once from a layer that is streamed; two such chunks exist at a time.
+pub const CHUNK_BYTES: u64 = 8 << 20;
+
+/// What reading a layer needs to know beside the tensor.
+#[derive(Clone, Default)]
+pub struct ReadOptions {
+    /// Factor on every element (WeightWatcher's conv2d_norm).
+    pub factor: f64,
+    /// Scales of a quantised tensor.
+    pub scales: Option<Scales>,
+    /// Set by Ctrl-C: reading stops with `Interrupted`.
+    pub cancel: Arc<AtomicBool>,
+}
+
+/// How many NaN and infinite elements a layer has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct NonFinite {
+    /// Elements that are NaN.
+    pub nan: u64,
+    /// Elements that are infinite.
+    pub infinite: u64,
+}
+
+/// One layer's matrices as [`Blocks`], read from the file when they are streamed.
+///
+/// A tall layer is read in runs of rows, two chunks in memory at a time. A wide one (more columns than rows) needs
+/// all its stored bytes at once, because its blocks run along the columns; so does one that fits one chunk. Bytes
+/// that fit one chunk, or are needed at once, are kept for later passes.
+pub struct LayerReader {
+    file: Arc<dyn ReadAt>,
+    tensor: Tensor,
+    shape: Shape,
+    cancel: Arc<AtomicBool>,
+    whole: Option<Bytes>,
+    digest: Option<blake3::Hash>,
+}
+
+impl LayerReader {
+    /// A reader of these views of `tensor`, which lies in `file`. Views have the same shape and strides, and their
+    /// offsets ascend; they lie within the tensor.
+    pub fn new(
+        file: Arc<dyn ReadAt>,
+        tensor: Tensor,
+        views: Vec<MatrixView>,
+        options: ReadOptions,
+    ) -> Self {
+        let shape = Shape { dtype: tensor.dtype, views, factor: options.factor, scales: options.scales };
+        Self { file, tensor, shape, cancel: options.cancel, whole: None, digest: None }
+    }
+
+    /// Reads what can be read before the first pass: all bytes if they are needed at once. A layer that is streamed
+    /// starts reading when it is streamed.
+    ///
+    /// # Errors
+    /// What the source gives.
+    pub fn prefetch(&mut self) -> Result<()> {
+        if self.whole.is_none() && is_held(&self.shape) {
+            let rows = 0..self.shape.first().rows;
+            self.whole = Some(self.read_rows(&rows)?);
+        }
+        Ok(())
+    }
+
+    /// Content identity: BLAKE3 of dtype, unfolding and stored bytes (and scales). Known after the first pass.
+    pub fn digest(&self) -> Option<String> {
+        self.digest.map(|hash| hash.to_hex().to_string())
+    }
+
+    fn read_rows(&self, rows: &Range<u64>) -> Result<Bytes> {
+        let width = self.shape.dtype.bytes();
+        let elements = self.shape.covering(rows.clone());
+        let start = self.tensor.range.start;
+        self.file
+            .read_at(start + elements.start * width..start + elements.end * width)
+            .map_err(|error| error.in_tensor(&self.tensor.name))
+    }
+
+    fn chunks(&self) -> Vec<Range<u64>> {
+        let rows = self.shape.first().rows;
+        let step = if is_held(&self.shape) { rows } else { chunk_rows(&self.shape) };
+        (0..rows).step_by(step.max(1) as usize).map(|r| r..(r + step).min(rows)).collect()
+    }
+
+    fn hasher(&self) -> blake3::Hasher {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(b"spectrald layer content v1\0");
+        hasher.update(self.shape.dtype.name().as_bytes());
+        let first = self.shape.first();
+        for view in &self.shape.views {
+            for n in [view.offset - first.offset, view.rows, view.cols, view.row_stride, view.col_stride] {
+                hasher.update(&n.to_le_bytes());
+            }
+        }
+        if let Some(scales) = &self.shape.scales {
+            for n in [scales.block_rows, scales.block_cols] {
+                hasher.update(&n.to_le_bytes());
+            }
+            scales.values.iter().for_each(|scale| {
+                hasher.update(&scale.to_le_bytes());
+            });
+        }
+        hasher
+    }
+
+    /// Feeds every chunk of raw bytes, in order, reading one ahead.
+    fn each_chunk(&self, feed: &mut dyn FnMut(&Range<u64>, &Bytes) -> Result<()>) -> Result<()> {
+        let chunks = self.chunks();
+        if let Some(whole) = &self.whole {
+            return chunks.first().map_or(Ok(()), |rows| feed(rows, whole));
+        }
+        if let [only] = chunks.as_slice() {
+            return feed(only, &self.read_rows(only)?);
+        }
+        std::thread::scope(|scope| {
+            let (send, receive) = sync_channel(0);
+            let chunks = &chunks;
+            scope.spawn(move || {
+                for rows in chunks {
+                    let read = self.read_rows(rows);
+                    let failed = read.is_err();
+                    if send.send(read).is_err() || failed {
+                        return;
+                    }
+                }
+            });
+            for rows in chunks {
+                let raw = receive.recv().map_err(|_| {
+                    Error::new(ErrorKind::Internal, "the reading thread stopped").in_tensor(&self.tensor.name)
+                })??;
+                feed(rows, &raw)?;
+            }
+            Ok(())
+        })
+    }
+}
+
+impl Blocks for LayerReader {
+    fn count(&self) -> usize {
+        self.shape.views.len()
+    }
+
+    fn n(&self) -> usize {
+        let view = self.shape.first();
+        view.rows.max(view.cols) as usize
+    }
+
+    fn m(&self) -> usize {
+        let view = self.shape.first();
+        view.rows.min(view.cols) as usize
+    }
+
+    fn stream(&mut self, visit: &mut dyn FnMut(usize, Block<'_>) -> Result<()>) -> Result<()> {
+        let mut hasher = self.digest.is_none().then(|| self.hasher());
+        let mut window = Window::default();
+        let mut bad = NonFinite::default();
+        let (tall, step) = (self.shape.is_tall(), block_rows(self.m()) as u64);
+        let layout = layout_of(tall);
+        self.each_chunk(&mut |rows, raw| {
+            if let Some(hasher) = &mut hasher {
+                hasher.update(raw);
+            }
+            let raw_first = self.shape.covering(rows.clone()).start;
+            let all_cols = 0..self.shape.first().cols;
+            let long = if tall { rows.clone() } else { all_cols.clone() };
+            let mut at = long.start;
+            while at < long.end {
+                if self.cancel.load(Ordering::Relaxed) {
+                    return Err(Error::new(ErrorKind::Interrupted, "interrupted"));
+                }
+                let run = at..(at + step).min(long.end);
+                let height = (run.end - run.start) as usize;
+                let part = if tall { (run.clone(), all_cols.clone()) } else { (rows.clone(), run.clone()) };
+                window.decode_block(&self.shape, (raw, raw_first), part, &mut |matrix, values| {
+                    count_non_finite(values, &mut bad);
+                    if bad == NonFinite::default() {
+                        visit(matrix, Block { values, rows: height, layout })
+                    } else {
+                        Ok(()) // the rest is only counted
+                    }
+                })?;
+                at = run.end;
+            }
+            Ok(())
+        })?;
+        if let Some(hasher) = hasher {
+            self.digest = Some(hasher.finalize());
+        }
+        if bad == NonFinite::default() { Ok(()) } else { Err(non_finite(&bad).in_tensor(&self.tensor.name)) }
+    }
+}
+
+/// Whether all stored bytes of the layer are held in memory at once.
+fn is_held(shape: &Shape) -> bool {
+    let view = shape.first();
+    let covering = shape.covering(0..view.rows);
+    let bytes = (covering.end - covering.start) * shape.dtype.bytes();
+    bytes <= CHUNK_BYTES || !shape.is_tall() || !shape.rows_are_apart()
+}
+
+/// Rows of a chunk: as many whole blocks as fit [`CHUNK_BYTES`], at least one.
+fn chunk_rows(shape: &Shape) -> u64 {
+    let view = shape.first();
+    let block = block_rows(view.rows.min(view.cols) as usize) as u64;
+    let row_bytes = view.row_stride * shape.dtype.bytes();
+    (CHUNK_BYTES / row_bytes.max(1) / block).max(1) * block
+}
+
+/// Stored bytes of a layer that are in memory at the same time, and the bytes of f64 blocks decoded from them.
+pub fn bytes_needed(tensor: &Tensor, views: &[MatrixView]) -> u64 {
+    let shape = Shape { dtype: tensor.dtype, views: views.to_vec(), factor: 1.0, scales: None };
+    let view = shape.first();
+    let rows = if is_held(&shape) { view.rows } else { chunk_rows(&shape).min(view.rows) };
+    let covering = shape.covering(0..rows);
+    let copies = if is_held(&shape) { 1 } else { 2 };
+    let raw = (covering.end - covering.start) * shape.dtype.bytes() * copies;
+    let (n, m) = (view.rows.max(view.cols), view.rows.min(view.cols));
+    let block = (block_rows(m as usize) as u64).min(n);
+    let buffers = if views.len() > 1 { view.col_stride.max(1) + 1 } else { 1 };
+    raw.saturating_add(block.saturating_mul(m).saturating_mul(8 * buffers))
+}
+
+fn count_non_finite(values: &[f64], bad: &mut NonFinite) {
+    // 0·x is NaN for NaN and infinity alone; eight sums keep the loop in vector registers
+    let mut sums = [0.0f64; 8];
+    let (runs, rest) = values.as_chunks::<8>();
+    for run in runs {
+        for (sum, value) in sums.iter_mut().zip(run) {
+            *sum += value * 0.0;
+        }
+    }
+    let clean = sums.iter().sum::<f64>() == 0.0 && rest.iter().all(|value| value.is_finite());
+    if !clean {
+        bad.nan += values.iter().filter(|value| value.is_nan()).count() as u64;
+        bad.infinite += values.iter().filter(|value| value.is_infinite()).count() as u64;
+    }
+}
+
+fn non_finite(bad: &NonFinite) -> Error {
+    Error::new(ErrorKind::NonFinite, format!("{} NaN and {} infinite elements", bad.nan, bad.infinite))
+}
