@@ -2,7 +2,23 @@
 //!
 //! Each format has one file here that reads headers through [`ReadAt`] with straight-line guards: sizes are checked
 //! against the object's length before anything is allocated, arithmetic is checked, nothing panics. A new format is
-//! a new file with one function and one line in [`read_catalog`].
+//! a new file with a sniffer and a reader, and one line in `kinds::READERS`.
+
+mod config;
+mod index;
+mod json;
+mod kinds;
+mod limits;
+mod model;
+mod safetensors;
+
+#[cfg(test)]
+pub(crate) mod testing;
+
+pub use index::{Index, parse_index};
+pub use limits::Limits;
+pub use model::{read_catalog, read_catalog_within};
+pub use safetensors::parse_safetensors;
 
 use crate::source::ReadAt;
 use std::collections::BTreeMap;
@@ -76,6 +92,11 @@ impl DType {
         }
     }
 
+    /// The dtype that safetensors calls `name`.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|dtype| dtype.name() == name)
+    }
+
     /// Every dtype that a file can name.
     pub const ALL: [Self; 22] = [
         Self::F64,
@@ -131,7 +152,7 @@ impl DType {
 }
 
 /// One tensor as its file declares it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tensor {
     /// Full name, as stored.
     pub name: String,
@@ -156,6 +177,15 @@ impl Tensor {
     }
 }
 
+/// What one file declares: its tensors in the order of their bytes (their [`Tensor::file`] is 0), and its metadata.
+#[derive(Debug, Clone, Default)]
+pub struct Contents {
+    /// Tensors by offset; at the same offset empty ones first, then by name. Names are unique.
+    pub tensors: Vec<Tensor>,
+    /// What the file says about itself, such as safetensors' `__metadata__`.
+    pub metadata: BTreeMap<String, String>,
+}
+
 /// A model's table of contents.
 pub struct Catalog {
     /// The model's URI or path, without credentials.
@@ -170,4 +200,7 @@ pub struct Catalog {
     pub metadata: BTreeMap<String, String>,
     /// The model's `config.json`, where there is one.
     pub config: Option<serde_json::Value>,
+    /// What a reader of the report should know about how the model was found, e.g. weight files that its index does
+    /// not list and that were therefore not read. One sentence each.
+    pub notes: Vec<String>,
 }
