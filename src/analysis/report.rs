@@ -148,6 +148,7 @@ pub struct MpColumns {
 pub struct RandomColumns {
     pub max_rand_eval: Option<f64>,
     pub rand_distance: Option<f64>,
+    pub rand_wasserstein: Option<f64>,
     pub ww_softrank: Option<f64>,
     pub ww_maxdist: Option<f64>,
     pub rand_num_spikes: Option<i64>,

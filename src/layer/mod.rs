@@ -3,6 +3,7 @@
 //!
 //! Every tensor ends in exactly one of two places: it gives one or more layers, or one [`Skipped`] with a reason.
 
+pub use crate::tensor::{Dequantise, MatrixView};
 use serde::Serialize;
 
 /// What kind of layer a weight belongs to, in WeightWatcher's words where it has one.
@@ -63,33 +64,6 @@ impl Default for LayerOptions {
             ww_layers: false,
         }
     }
-}
-
-/// One matrix inside a tensor: a strided view of its elements, element (r, c) at
-/// `offset + r·row_stride + c·col_stride` (all in elements, not bytes).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct MatrixView {
-    /// First element.
-    pub offset: u64,
-    /// Number of rows as stored.
-    pub rows: u64,
-    /// Number of columns as stored.
-    pub cols: u64,
-    /// Elements between one row and the next.
-    pub row_stride: u64,
-    /// Elements between one column and the next.
-    pub col_stride: u64,
-}
-
-/// How stored codes become numbers.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Dequantise {
-    /// Index in the catalog of the tensor that holds the scales.
-    pub scale: usize,
-    /// Rows of a block that share one scale (1: a scale for each row).
-    pub block_rows: u64,
-    /// Columns of a block that share one scale (the number of columns: a scale for each row).
-    pub block_cols: u64,
 }
 
 /// One unit of analysis: one or more matrices of equal shape in one tensor, whose eigenvalues make one ESD.

@@ -1,0 +1,253 @@
+//! One layer → one row: the whole science on one screen.
+
+use super::input::LayerInput;
+use super::options::Options;
+use super::report::{
+    ErgColumns, EsdColumns, FitColumns, LayerReport, MpColumns, NormColumns, RandomColumns, Status, VectorColumns,
+};
+use super::rows::{described_row, fail, failed_row};
+use crate::fit::{self, MarchenkoPastur, MatrixShape, Mode, PowerLaw, PowerLawOptions};
+use crate::metrics;
+use crate::spectrum::{self, Method, Spectrum};
+use crate::tensor::Shuffled;
+use crate::{ErrorKind, Result};
+
+/// Analyses one layer. What its numbers say (NaN, no fit) is in the row; a row is always given unless reading fails.
+///
+/// # Errors
+/// What the source gives, and `Interrupted`.
+pub fn analyze_layer(input: &mut LayerInput<'_>, options: &Options) -> Result<LayerReport> {
+    let spectrum = match layer_spectrum(input, options) {
+        Err(e) if matches!(e.kind(), ErrorKind::NonFinite | ErrorKind::Internal) => {
+            let mut row = failed_row(input.catalog, input.layer, options, &e);
+            row.digest = input.reader.digest();
+            return Ok(row);
+        }
+        other => other?,
+    };
+    let evals = spectrum.pooled();
+    let mut row = described_row(input.catalog, input.layer);
+    row.digest = input.reader.digest();
+    row.has_esd = true;
+    row.esd = esd_columns(&spectrum, &evals, input.layer.n, mode(options));
+    let fitted = power_law(&evals, spectrum.noise_floor(), options);
+    row.norms = norm_columns(&evals, fitted.as_ref().ok(), input.layer.n, mode(options));
+    match &fitted {
+        Ok(law) => {
+            row.status = Status::Success;
+            row.fit = fit_columns(law);
+            row.warning = fit::warning(Some(law.alpha), mode(options)).map(|w| w.as_str().to_owned());
+        }
+        Err(failure) => {
+            row.detail = Some(failure.to_string());
+            fail(&mut row, "NO_FIT", options);
+        }
+    }
+    let law = fitted.ok();
+    if options.erg {
+        row.erg = Some(erg_columns(&evals, law.as_ref(), mode(options)));
+    }
+    if options.mp {
+        row.mp = Some(mp_columns(&evals, shape(input), options));
+    }
+    if options.vectors {
+        row.vectors = Some(vector_columns(input, law.as_ref())?);
+    }
+    if options.randomize {
+        row.random = Some(random_columns(input, &evals, options)?);
+    }
+    Ok(row)
+}
+
+/// The eigenvalues of one layer.
+///
+/// # Errors
+/// What the source gives; `NonFinite` for NaN or infinity in the weights; `Internal` if a solver fails.
+pub fn layer_spectrum(input: &mut LayerInput<'_>, options: &Options) -> Result<Spectrum> {
+    spectrum::spectrum(&mut input.reader, &options.spectrum())
+}
+
+fn mode(options: &Options) -> Mode {
+    if options.is_compat() { Mode::Compat } else { Mode::Strict }
+}
+
+fn shape(input: &LayerInput<'_>) -> MatrixShape {
+    MatrixShape { n: input.layer.n, m: input.layer.m, count: input.layer.matrices.len() as u64 }
+}
+
+/// No statistic reads what the solver cannot tell from zero: the fit starts above the noise floor.
+fn power_law(evals: &[f64], noise_floor: f64, options: &Options) -> std::result::Result<PowerLaw, fit::FitFailure> {
+    let largest = evals.last().copied().unwrap_or(0.0);
+    let options = match mode(options) {
+        Mode::Compat => PowerLawOptions::compat(),
+        Mode::Strict => PowerLawOptions::strict(noise_floor.max(f64::EPSILON * largest)),
+    };
+    fit::power_law(evals, &options)
+}
+
+fn esd_columns(spectrum: &Spectrum, evals: &[f64], n: u64, mode: Mode) -> EsdColumns {
+    let roots: Vec<Vec<f64>> =
+        spectrum.matrices.iter().map(|m| m.eigenvalues.iter().map(|x| x.sqrt()).collect()).collect();
+    let roots: Vec<&[f64]> = roots.iter().map(Vec::as_slice).collect();
+    EsdColumns {
+        num_evals: Some(evals.len() as u64),
+        sv_max: Some(metrics::sv_max(&roots)),
+        sv_min: Some(metrics::sv_min(&roots, mode)),
+        rank_loss: Some(metrics::rank_loss(&roots, n) as u64),
+        weak_rank_loss: Some(metrics::weak_rank_loss(evals) as u64),
+        lambda_max: evals.last().copied(),
+        method: Some(match spectrum.method() {
+            Method::Gram => "gram",
+            Method::Svd => "svd",
+        }),
+        noise_floor: Some(spectrum.noise_floor()),
+    }
+}
+
+fn fit_columns(law: &PowerLaw) -> FitColumns {
+    FitColumns {
+        alpha: Some(law.alpha),
+        xmin: Some(law.xmin),
+        xmax: Some(law.xmax),
+        d: Some(law.d),
+        d_two_sided: Some(law.d_two_sided),
+        sigma: Some(law.sigma),
+        num_pl_spikes: Some(law.num_pl_spikes as i64),
+        alpha_lo: Some(law.alpha_lo),
+        alpha_hi: Some(law.alpha_hi),
+        xmin_tied: Some(law.tied),
+    }
+}
+
+fn norm_columns(evals: &[f64], law: Option<&PowerLaw>, n: u64, mode: Mode) -> NormColumns {
+    let norms = metrics::norms(evals);
+    let roots: Vec<f64> = evals.iter().map(|x| x.sqrt()).collect();
+    let rank = metrics::matrix_rank(&roots, n);
+    let alpha = law.map(|law| law.alpha).or((mode == Mode::Compat).then_some(-1.0));
+    NormColumns {
+        norm: finite(norms.norm),
+        log_norm: finite(norms.log_norm),
+        spectral_norm: finite(norms.spectral_norm),
+        log_spectral_norm: finite(norms.log_spectral_norm),
+        alpha_weighted: alpha.and_then(|a| finite(metrics::alpha_weighted(a, norms.spectral_norm))),
+        log_alpha_norm: alpha.and_then(|a| finite(metrics::log_alpha_norm(evals, a, mode))),
+        stable_rank: finite(norms.stable_rank),
+        matrix_rank: Some(rank as u64),
+        entropy: finite(metrics::matrix_entropy(evals, rank, mode)),
+    }
+}
+
+fn finite(x: f64) -> Option<f64> {
+    x.is_finite().then_some(x)
+}
+
+fn erg_columns(evals: &[f64], law: Option<&PowerLaw>, mode: Mode) -> ErgColumns {
+    let Some(erg) = metrics::erg(evals, law.map(|l| (l.xmin, l.num_pl_spikes)), mode) else {
+        return ErgColumns::default();
+    };
+    ErgColumns {
+        detx_num: Some(erg.detx_num as u64),
+        num_erg_spikes: Some(erg.num_erg_spikes as u64),
+        erg_gap: erg.erg_gap,
+        detx_val: finite(erg.detx_val),
+        detx_val_unrescaled: finite(erg.detx_val_unrescaled),
+        delta_lambda_min: erg.delta_lambda_min.and_then(finite),
+    }
+}
+
+fn mp_fit(evals: &[f64], shape: MatrixShape, options: &Options) -> Option<MarchenkoPastur> {
+    let fitted = match mode(options) {
+        Mode::Compat => fit::ww_mp_fit(evals, shape),
+        Mode::Strict => fit::fit_bulk(evals, shape),
+    };
+    fitted.ok()
+}
+
+fn mp_columns(evals: &[f64], shape: MatrixShape, options: &Options) -> MpColumns {
+    match mp_fit(evals, shape, options) {
+        Some(mp) => MpColumns {
+            num_spikes: Some(mp.num_spikes as i64),
+            sigma_mp: finite(mp.sigma),
+            mp_softrank: finite(mp.mp_softrank),
+            w_scale: finite(mp.w_scale),
+            bulk_max: finite(mp.bulk_max),
+            bulk_min: finite(mp.bulk_min),
+        },
+        None if options.is_compat() => MpColumns {
+            num_spikes: Some(-1),
+            sigma_mp: Some(-1.0),
+            mp_softrank: Some(-1.0),
+            w_scale: Some(-1.0),
+            bulk_max: Some(-1.0),
+            bulk_min: Some(-1.0),
+        },
+        None => MpColumns::default(),
+    }
+}
+
+/// The spectrum of the permuted elements. WeightWatcher takes one shuffle (five for fewer than 100 eigenvalues) for
+/// the fit and another for the distances (weightwatcher.py:2995); one serves for both here, unless its numbers are
+/// asked for.
+fn random_columns(input: &mut LayerInput<'_>, evals: &[f64], options: &Options) -> Result<RandomColumns> {
+    let seed = options.seed.unwrap_or_else(|| seed_of(input.reader.digest().as_deref()));
+    let exact = input.is_exact_in_f32();
+    let mut shuffled = Shuffled::copy(&mut input.reader, exact)?;
+    let mut next = |seed: u64| -> Result<Vec<f64>> {
+        shuffled.shuffle(seed);
+        Ok(spectrum::spectrum(&mut shuffled, &options.spectrum())?.pooled())
+    };
+    let mut random = next(seed)?;
+    let mut of_distance = random.clone();
+    if options.is_compat() {
+        let replicas = if evals.len() < 100 { 5 } else { 1 };
+        for replica in 1..replicas {
+            random.extend(next(seed.wrapping_add(replica))?);
+        }
+        random.sort_by(f64::total_cmp);
+        of_distance = next(seed.wrapping_add(replicas))?;
+    }
+    let distance = metrics::compare_random(evals, &of_distance);
+    let mp = mp_columns(&random, shape(input), options);
+    let traps = metrics::num_traps(&random, shape(input)) as i64;
+    Ok(RandomColumns {
+        max_rand_eval: random.last().copied(),
+        rand_distance: finite(distance.rand_distance),
+        rand_wasserstein: finite(distance.rand_wasserstein),
+        ww_softrank: finite(distance.ww_softrank),
+        ww_maxdist: finite(distance.ww_maxdist),
+        rand_num_spikes: mp.num_spikes,
+        num_traps: if options.is_compat() { mp.num_spikes } else { Some(traps) },
+        rand_sigma_mp: mp.sigma_mp,
+        rand_mp_softrank: mp.mp_softrank,
+        rand_w_scale: mp.w_scale,
+        rand_bulk_max: mp.bulk_max,
+        rand_bulk_min: mp.bulk_min,
+        seed: Some(seed),
+    })
+}
+
+/// The first 53 bits of the content digest: a number that JSON readers keep.
+fn seed_of(digest: Option<&str>) -> u64 {
+    let head = digest.and_then(|hex| hex.get(..16)).unwrap_or("0");
+    u64::from_str_radix(head, 16).unwrap_or(0) >> 11
+}
+
+fn vector_columns(input: &mut LayerInput<'_>, law: Option<&PowerLaw>) -> Result<VectorColumns> {
+    let (mut evals, mut of_vectors) = (Vec::new(), Vec::new());
+    spectrum::eigenvectors(&mut input.reader, &mut |found| {
+        for (j, &eval) in found.eigenvalues.iter().enumerate() {
+            evals.push(eval);
+            of_vectors.push(metrics::vector_metrics(found.vectors.col_as_slice(j)));
+        }
+    })?;
+    let xmin = law.map_or(f64::INFINITY, |law| law.xmin);
+    let (tail, bulk) = metrics::mean_over_tail_and_bulk(&evals, &of_vectors, xmin);
+    Ok(VectorColumns {
+        tail_localization_ratio: tail.and_then(|v| finite(v.localization_ratio)),
+        tail_participation_ratio: tail.and_then(|v| finite(v.participation_ratio)),
+        tail_vector_entropy: tail.and_then(|v| finite(v.entropy)),
+        bulk_localization_ratio: bulk.and_then(|v| finite(v.localization_ratio)),
+        bulk_participation_ratio: bulk.and_then(|v| finite(v.participation_ratio)),
+        bulk_vector_entropy: bulk.and_then(|v| finite(v.entropy)),
+    })
+}
