@@ -187,10 +187,10 @@ fn read_files(source: &dyn ModelSource, choice: &Choice, budget: &Budget) -> Res
         }
     };
     let mut all = thread::scope(|scope| {
-        let helpers = choice.files.len().clamp(1, AT_ONCE) - 1;
+        let others = choice.files.len().clamp(1, AT_ONCE) - 1;
         // A thread that cannot be started only leaves more work to the others.
         let handles: Vec<_> =
-            (0..helpers).filter_map(|_| thread::Builder::new().spawn_scoped(scope, work).ok()).collect();
+            (0..others).filter_map(|_| thread::Builder::new().spawn_scoped(scope, work).ok()).collect();
         let mut all = work();
         for handle in handles {
             all.extend(handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
