@@ -58,6 +58,10 @@ impl MpLaw {
 
     /// Share of eigenvalues ≤ `x`.
     pub fn cdf(&self, x: f64) -> f64 {
+        let (a, b) = self.edges();
+        if x <= a || x >= b {
+            return if x >= b { 1.0 } else { 0.0 };
+        }
         let scaled = x / self.variance;
         let cos = (1.0 + self.root * self.root - scaled) / (2.0 * self.root);
         self.cdf_at_angle(cos.clamp(-1.0, 1.0).acos())
@@ -118,10 +122,13 @@ pub struct MarchenkoPastur {
     pub mp_softrank: f64,
     /// The edge of noise that decides spikes. Strict: Tracy-Widom, 99 %. Compat: WeightWatcher's own.
     pub tracy_widom_edge: f64,
-    /// Variance of the bulk's elements, bulk scale / N.
+    /// Variance of the elements of W without its spikes.
     pub element_variance: f64,
-    /// False if more than half of the spectrum would be spikes: there is no such bulk, and the figures are those of
-    /// the last try.
+    /// Kolmogorov-Smirnov distance of the bulk (what is left without spikes) from the law; `None` in compat. Large:
+    /// the layer has no bulk of noise, and the other figures mean little.
+    pub distance: Option<f64>,
+    /// False if taking out spikes did not come to rest before half of the spectrum was gone, as in layers without a
+    /// bulk of noise: the figures are those of the try whose bulk was nearest to its law.
     pub converged: bool,
 }
 
@@ -168,10 +175,11 @@ pub fn fit_bulk(evals: &[f64], shape: MatrixShape) -> Result<MarchenkoPastur, Mp
         w_scale,
         bulk_min,
         bulk_max,
-        num_spikes: positive.len() - positive.partition_point(|&eval| eval <= bulk.edge),
+        num_spikes: count_above(positive, bulk.edge),
         mp_softrank: bulk_max / lambda_max,
         tracy_widom_edge: bulk.edge,
-        element_variance: bulk.scale / shape.n as f64,
+        element_variance: bulk.element_variance,
+        distance: Some(bulk.distance),
         converged,
     })
 }
@@ -181,29 +189,45 @@ struct Bulk {
     q: f64,
     /// Mean of the law, N s².
     scale: f64,
+    element_variance: f64,
     edge: f64,
+    /// Kolmogorov-Smirnov distance of the remaining eigenvalues from the law.
+    distance: f64,
 }
 
-/// Takes out spikes until no more are found; whether that came to rest with most of the spectrum left.
+/// Takes out spikes until no more are found, and gives the try whose bulk was nearest to its law; whether taking out
+/// came to rest with most of the spectrum left.
 fn settle(positive: &[f64], shape: MatrixShape) -> (Bulk, bool) {
     let mut spikes = 0;
+    let mut best = fit_quantiles(positive, spikes, shape);
+    let mut above = count_above(positive, best.edge);
     loop {
-        let bulk = fit_quantiles(positive.get(..positive.len() - spikes).unwrap_or_default(), shape);
-        let above = positive.len() - positive.partition_point(|&eval| eval <= bulk.edge);
         if above as f64 > MOST_SPIKES * positive.len() as f64 {
-            return (bulk, false);
+            return (best, false);
         }
         if above <= spikes {
-            return (bulk, true);
+            return (best, true);
         }
         spikes = above;
+        let next = fit_quantiles(positive, spikes, shape);
+        above = count_above(positive, next.edge);
+        if next.distance < best.distance {
+            best = next;
+        }
     }
 }
 
-fn fit_quantiles(bulk: &[f64], shape: MatrixShape) -> Bulk {
-    let n = shape.n as f64;
-    // Spikes and missing rank take their directions with them: the noise that remains has fewer columns.
-    let m = (bulk.len() as f64 / shape.count.max(1) as f64).clamp(1.0, shape.m.max(1) as f64);
+/// Number of ascending values above `edge`.
+fn count_above(values: &[f64], edge: f64) -> usize {
+    values.len() - values.partition_point(|&value| value <= edge)
+}
+
+fn fit_quantiles(positive: &[f64], spikes: usize, shape: MatrixShape) -> Bulk {
+    let bulk = positive.get(..positive.len() - spikes).unwrap_or_default();
+    let count = shape.count.max(1) as f64;
+    // A spike takes a direction of rows and one of columns with it; missing rank only one of columns.
+    let n = (shape.n as f64 - spikes as f64 / count).max(1.0);
+    let m = (bulk.len() as f64 / count).clamp(1.0, n);
     let q = n / m;
     let law = MpLaw::new(q, 1.0);
     let (first, last) = (bulk.len() / 4, (3 * bulk.len() / 4).max(bulk.len() / 4 + 1));
@@ -214,7 +238,19 @@ fn fit_quantiles(bulk: &[f64], shape: MatrixShape) -> Bulk {
         .collect();
     ratios.sort_by(f64::total_cmp);
     let scale = median(&ratios);
-    Bulk { q, scale, edge: tracy_widom_edge(n, m, scale / n) }
+    let element_variance = scale / n;
+    let distance = distance(bulk, MpLaw::new(q, scale.sqrt()));
+    Bulk { q, scale, element_variance, distance, edge: tracy_widom_edge(n, m, element_variance) }
+}
+
+/// Kolmogorov-Smirnov distance of ascending values from a law.
+fn distance(values: &[f64], law: MpLaw) -> f64 {
+    let n = values.len() as f64;
+    let gap = |(i, &value): (usize, &f64)| {
+        let model = law.cdf(value);
+        (model - i as f64 / n).abs().max((model - (i + 1) as f64 / n).abs())
+    };
+    values.iter().enumerate().map(gap).fold(0.0, f64::max)
 }
 
 /// Median of ascending values; 0 of none.

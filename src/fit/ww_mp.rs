@@ -53,6 +53,7 @@ pub fn ww_mp_fit(evals: &[f64], shape: MatrixShape) -> Result<MarchenkoPastur, M
         mp_softrank: bulk_max / lambda_max,
         tracy_widom_edge: edge / scale,
         element_variance: sigma * sigma / (scale * n),
+        distance: None,
         converged: true,
     })
 }
@@ -199,5 +200,58 @@ fn step(
 fn order(simplex: &mut [(f64, f64); 2]) {
     if simplex[1].0 < simplex[0].0 {
         simplex.swap(0, 1);
+    }
+}
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Formula = fn(f64) -> f64;
+
+    /// Eigenvalues f(t) at M even points of (0, 1).
+    fn spectrum(m: u32, f: Formula) -> Vec<f64> {
+        let mut evals: Vec<f64> = (0..m).map(|k| f((f64::from(k) + 0.5) / f64::from(m))).collect();
+        evals.sort_by(f64::total_cmp);
+        evals
+    }
+
+    /// num_spikes, sigma_mp, mp_softrank, bulk_min, bulk_max, W_scale of
+    /// WeightWatcher().mp_fit(evals, N, M, 1, "", 0, 0, False, False, "", "", "", True, evals), version 0.7.7.
+    #[test]
+    fn every_branch_is_weightwatchers() {
+        let flat: Formula = |t| 0.1 + 3.0 * t * t;
+        let spiked: Formula = |t| 0.1 + 3.0 * t * t + if t > 0.97 { 40.0 * t } else { 0.0 };
+        let heavy: Formula = |t| 1.0 / (1.001 - t).powf(1.5);
+        #[rustfmt::skip]
+        let cases: [(u32, u32, Formula, usize, [f64; 5]); 6] = [
+            // The quarter circle of square layers.
+            (100, 100, |t| 4.0 * t * t, 0, [0.996357716300948, 1.3369411622467038, 0.0, 5.294420696613172, 0.8660362293049648]),
+            (400, 200, flat, 3, [0.9338700424537612, 0.9062054558038722, 0.08229657080474978, 2.7956608225072426, 0.9534652979576728]),
+            (400, 200, spiked, 6, [0.6546929208965413, 0.06631228529357916, 0.08390896694308171, 2.8504348266998503, 0.6619768083880272]),
+            // The penalty everywhere: the first sigma of the grid.
+            (300, 250, heavy, 33, [0.28799651723460545, 0.0025, 0.03156552069537231, 15.21451548625544, 0.1412354895293969]),
+            // Swapped sides, Q < 1.
+            (64, 128, flat, 30, [0.49309061683537614, 0.5066631326637266, 0.04588690504849604, 1.5588039872833477, 0.9534692023528154]),
+            (90, 80, |t| 1.0 + 1e-3 * t, 0, [0.5397090901812307, 1.0989183482767158, 0.0009532159656813696, 1.1000103983853156, 0.9997500937109548]),
+        ];
+        for (n, m, f, spikes, expected) in cases {
+            let shape = MatrixShape { n: n.into(), m: m.into(), count: 1 };
+            let fit = ww_mp_fit(&spectrum(m, f), shape).expect("fits");
+            assert_eq!(fit.num_spikes, spikes, "{n}x{m}");
+            let found = [fit.sigma, fit.mp_softrank, fit.bulk_min, fit.bulk_max, fit.w_scale];
+            for (found, expected) in found.into_iter().zip(expected) {
+                assert!(
+                    (found - expected).abs() <= 1e-10 * expected.abs(),
+                    "{n}x{m}: {found} is not {expected}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn spectra_that_weightwatcher_cannot_fit() {
+        let shape = MatrixShape { n: 20, m: 10, count: 1 };
+        assert_eq!(ww_mp_fit(&[0.0; 10], shape), Err(MpFailure::NoBulk));
+        assert_eq!(ww_mp_fit(&[f64::INFINITY], shape), Err(MpFailure::NotFinite));
     }
 }

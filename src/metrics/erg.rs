@@ -59,7 +59,8 @@ pub fn erg(evals: &[f64], power_law: Option<(f64, usize)>, mode: Mode) -> Option
 
 /// Length and first index of the tail whose |ln det| is least.
 fn nearest_to_one(scaled: &[f64]) -> Option<(usize, usize)> {
-    if scaled.first()? >= scaled.last()? {
+    // Also NaN, which a matrix of zeros becomes when scaled.
+    if scaled.first()?.partial_cmp(scaled.last()?) != Some(std::cmp::Ordering::Less) {
         return None;
     }
     let mut log_det = 0.0;

@@ -30,12 +30,12 @@ pub fn norms(evals: &[f64]) -> Norms {
     }
 }
 
-/// alpha-hat = alpha · log₁₀ λ_max (Martin, Peng & Mahoney 2021, eq. 10).
+/// alpha-hat = alpha · log₁₀ λ_max (Martin, Peng & Mahoney, Nat. Commun. 12, 2021).
 pub fn alpha_weighted(alpha: f64, spectral_norm: f64) -> f64 {
     alpha * spectral_norm.log10()
 }
 
-/// log₁₀ Σ λ^alpha, the logarithm of the Schatten norm ‖W‖_{2 alpha}^{2 alpha} (Martin, Peng & Mahoney 2021, eq. 12).
+/// log₁₀ Σ λ^alpha, the logarithm of the Schatten norm ‖W‖_{2 alpha}^{2 alpha} (the same paper).
 ///
 /// Strict: taken relative to λ_max, so that no power leaves the range of f64. Compat: as WeightWatcher sums it,
 /// infinite where a power is (large alpha, or alpha = -1 of a failed fit with an eigenvalue of 0).

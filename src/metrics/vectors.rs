@@ -1,5 +1,5 @@
 //! How far an eigenvector is spread over its components, and the averages over tail and bulk (Martin & Mahoney,
-//! JMLR 22, 2021, section 3.2).
+//! JMLR 22, 2021).
 
 /// Bins of the histogram behind the discrete entropy.
 const BINS: usize = 100;
