@@ -37,8 +37,7 @@ pub(super) fn build(place: &Place, options: &SourceOptions) -> Result<Arc<dyn Ob
 fn s3(place: &Place, options: &SourceOptions) -> Result<Arc<dyn ObjectStore>> {
     let settings = settings::<AmazonS3ConfigKey>(options)?;
     let own_identity = settings.iter().any(|(key, _)| *key == AmazonS3ConfigKey::AccessKeyId);
-    let mut builder =
-        if own_identity { s3_without_identity() } else { AmazonS3Builder::from_env() };
+    let mut builder = if own_identity { s3_without_identity() } else { AmazonS3Builder::from_env() };
     for (key, value) in limits(options) {
         builder = builder.with_config(AmazonS3ConfigKey::Client(key), value);
     }
