@@ -30,7 +30,16 @@ pub(super) struct RemoteSource {
 /// any other is listed first, because some servers fail on a HEAD of a directory.
 pub(super) fn open(place: &Place, options: &SourceOptions) -> Result<RemoteSource> {
     let store = store::build(place, options)?;
-    let shared = Arc::new(Shared::new(store, options.clone()));
+    let shared = Arc::new(Shared::new(store.client, options.clone()));
+    find(place, shared).map_err(|error| match (error.kind(), store.hint) {
+        (kind @ (ErrorKind::PermissionDenied | ErrorKind::Unavailable), Some(hint)) => {
+            Error::new(kind, format!("{} ({hint})", error.message()))
+        }
+        _ => error,
+    })
+}
+
+fn find(place: &Place, shared: Arc<Shared>) -> Result<RemoteSource> {
     let source = |directory: Key| RemoteSource {
         shared: Arc::clone(&shared),
         kind: place.kind,

@@ -81,7 +81,7 @@ fn a_replaced_object_is_noticed_although_if_match_is_ignored() {
     let object = open(&server.uri("m.bin"), &options(&server)).unwrap().open("m.bin").unwrap();
     object.read_at(0..100).unwrap();
     let before = object.identity().pin.clone().unwrap();
-    server.put("m.bin", &vec![7; 100]);
+    server.put("m.bin", &[7; 100]);
     let now = open(&server.uri("m.bin"), &options(&server)).unwrap().open("m.bin").unwrap();
     let now = now.identity().pin.clone().unwrap();
     assert_eq!(
@@ -146,7 +146,7 @@ fn a_read_inside_a_runtime_does_not_panic() {
 fn wrong_settings_are_said_without_their_values() {
     let server = S3Server::start();
     let mut plain = options(&server);
-    plain.store_config.retain(|(key, _)| key != "AWS_ALLOW_HTTP");
+    plain.store_config.push(("AWS_ALLOW_HTTP".into(), "false".into()));
     assert_eq!(
         failed(open(&server.uri("m.bin"), &plain)),
         (
@@ -161,5 +161,17 @@ fn wrong_settings_are_said_without_their_values() {
             ErrorKind::InvalidArgument,
             "s3://models/m.bin: 'AWS_SECRT' is not a setting of this kind of store".into()
         )
+    );
+}
+
+#[test]
+fn an_anonymous_request_is_refused() {
+    let server = S3Server::start();
+    server.put("m.bin", b"x");
+    let mut options = options(&server);
+    options.store_config.push(("AWS_SKIP_SIGNATURE".into(), "true".into()));
+    assert_eq!(
+        failed(open(&server.uri("m.bin"), &options)),
+        (ErrorKind::PermissionDenied, "s3://models/m.bin: the store refused access (403 Forbidden)".into())
     );
 }
