@@ -139,8 +139,7 @@ mod tests {
 
     #[test]
     fn names_file_tensor_and_field_in_one_line() {
-        let error =
-            Error::malformed("begin 8 > end 4").in_field("data_offsets").in_tensor("a.weight").in_file("m");
+        let error = Error::malformed("begin 8 > end 4").in_field("data_offsets").in_tensor("a.weight").in_file("m");
         assert_eq!(error.to_string(), "m: tensor 'a.weight': field 'data_offsets': begin 8 > end 4");
     }
 
