@@ -55,8 +55,8 @@ fn scales(catalog: &Catalog, tensor: &Tensor, how: &Dequantise) -> Result<Scales
         let message = format!("scale {bad} of '{}' is {}", scale.name, values[bad]);
         return Err(Error::new(ErrorKind::NonFinite, message).in_tensor(&tensor.name));
     }
-    let row_len = tensor.shape.iter().skip(1).product::<u64>().max(1);
-    Ok(Scales { values, block_rows: how.block_rows.max(1), block_cols: how.block_cols.max(1), row_len })
+    let (block_rows, block_cols) = (how.block_rows.max(1), how.block_cols.max(1));
+    Ok(Scales { values, block_rows, block_cols, row_len: how.cols.max(1) })
 }
 
 /// What a dtype column says: the stored type, and the type of the scales where there are any.

@@ -37,7 +37,7 @@ pub fn table(report: &ModelReport, options: &TableOptions) -> String {
 
 pub(super) fn new_table(colour: bool) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_BORDERS_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
     if colour {
         table.enforce_styling();
     } else {

@@ -86,11 +86,12 @@ pub fn needs_memory(needed: u64, allowed: u64) -> Error {
 
 /// Half of the memory that this machine, or the control group that we run in, has available.
 pub fn default_memory() -> u64 {
-    let mut system = sysinfo::System::new();
+    const LEAST: u64 = 256 << 20;
+    let Ok(mut system) = sysinfo::System::new() else { return LEAST };
     system.refresh_memory();
     let free = system.available_memory();
     let free = system.cgroup_limits().map_or(free, |limits| free.min(limits.free_memory));
-    (free / 2).max(256 << 20)
+    (free / 2).max(LEAST)
 }
 
 struct Shared<'a> {

@@ -15,9 +15,7 @@ pub(super) fn translate(error: &object_store::Error) -> Error {
     use object_store::Error as Store;
     match error {
         Store::NotFound { .. } => Error::new(ErrorKind::NotFound, "no such object"),
-        Store::PermissionDenied { .. } | Store::Unauthenticated { .. } => {
-            Error::new(ErrorKind::PermissionDenied, format!("the store refused access{}", answer(error)))
-        }
+        Store::PermissionDenied { .. } | Store::Unauthenticated { .. } => refused(error),
         Store::Precondition { .. } => Error::new(ErrorKind::Changed, "the object changed"),
         Store::NotSupported { .. } => ignores_ranges(),
         Store::UnknownConfigurationKey { key, store } => {
@@ -47,6 +45,10 @@ pub(super) fn cause(error: &object_store::Error) -> String {
     chain(error).last().map_or_else(String::new, |last| line(&last.to_string()))
 }
 
+fn refused(error: &object_store::Error) -> Error {
+    Error::new(ErrorKind::PermissionDenied, format!("the store refused access{}", answer(error)))
+}
+
 fn ignores_ranges() -> Error {
     Error::new(
         ErrorKind::Unsupported,
@@ -57,7 +59,9 @@ fn ignores_ranges() -> Error {
 fn other(error: &object_store::Error) -> Error {
     if let Some(code) = status(error) {
         let kind = match code {
-            300..=399 | 400 => ErrorKind::InvalidArgument,
+            300..=400 => ErrorKind::InvalidArgument,
+            401 | 403 => return refused(error),
+            404 => return Error::new(ErrorKind::NotFound, format!("not found{}", answer(error))),
             416 => ErrorKind::Changed,
             408 | 429 | 500.. => ErrorKind::Unavailable,
             _ => ErrorKind::Unsupported,
@@ -76,10 +80,16 @@ fn other(error: &object_store::Error) -> Error {
         return ignores_ranges();
     }
     if let Some(text) = texts.iter().find(|text| text.starts_with("Requested ") && text.contains(", got ")) {
-        return Error::malformed(format!("the answer's Content-Range is wrong: {}", line(text).replacen('R', "r", 1)));
+        return Error::malformed(format!(
+            "the answer's Content-Range is wrong: {}",
+            line(text).replacen('R', "r", 1)
+        ));
     }
     if says("Content-Range header not present") || says("CONTENT_RANGE") {
         return Error::malformed("the answer's Content-Range is missing or not a range");
+    }
+    if has_no_length(error) {
+        return Error::new(ErrorKind::Unsupported, "the server does not say how long its answer is");
     }
     let Some(http) = http_error(error) else {
         return Error::new(ErrorKind::Unavailable, format!("the store failed: {}", cause(error)));

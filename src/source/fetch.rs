@@ -117,7 +117,8 @@ impl Pinned {
     /// One part with its retries, within the range's time limit.
     async fn fetch(&self, range: Range<u64>, mut buffer: BytesMut) -> Result<BytesMut> {
         let options = &self.shared.options;
-        let _permit = self.shared.connections.acquire().await.map_err(|_| unavailable("the source was closed"))?;
+        let _permit =
+            self.shared.connections.acquire().await.map_err(|_| unavailable("the source was closed"))?;
         let deadline = Instant::now() + options.range_timeout;
         let (mut pause, mut failures) = (options.backoff, 0);
         loop {
@@ -131,7 +132,10 @@ impl Pinned {
                 Ok(Err(Failure::Body(_))) => failures += 1,
                 Err(_) => {
                     let limit = options.range_timeout;
-                    return Err(unavailable(format!("{} bytes did not come within {limit:?}", range.end - range.start)));
+                    return Err(unavailable(format!(
+                        "{} bytes did not come within {limit:?}",
+                        range.end - range.start
+                    )));
                 }
             }
             sleep_until(deadline.min(Instant::now() + pause)).await;
@@ -140,9 +144,11 @@ impl Pinned {
     }
 
     async fn attempt(&self, range: &Range<u64>, buffer: &mut BytesMut) -> std::result::Result<(), Failure> {
-        let answer = match self.request(range).await {
-            Err(object_store::Error::PermissionDenied { .. }) if self.by_version.swap(false, Ordering::Relaxed) => {
-                self.request(range).await
+        let versioned = self.by_version.load(Ordering::Relaxed);
+        let answer = match self.request(range, versioned).await {
+            Err(object_store::Error::PermissionDenied { .. }) if versioned => {
+                self.by_version.store(false, Ordering::Relaxed);
+                self.request(range, false).await
             }
             answer => answer,
         };
@@ -154,13 +160,16 @@ impl Pinned {
         self.receive(answer.into_stream(), (range.end - range.start) as usize, buffer).await
     }
 
-    async fn request(&self, range: &Range<u64>) -> object_store::Result<object_store::GetResult> {
+    async fn request(
+        &self,
+        range: &Range<u64>,
+        versioned: bool,
+    ) -> object_store::Result<object_store::GetResult> {
         // If-Match compares strongly: a weak ETag never matches, not even its own object's.
         let strong = self.meta.e_tag.clone().filter(|tag| !tag.starts_with("W/"));
-        let by_version = self.by_version.load(Ordering::Relaxed);
         let options = GetOptions {
             if_match: strong,
-            version: self.meta.version.clone().filter(|_| by_version),
+            version: self.meta.version.clone().filter(|_| versioned),
             range: Some(GetRange::Bounded(range.clone())),
             ..GetOptions::default()
         };
@@ -182,14 +191,19 @@ impl Pinned {
             let chunk = match timeout_at(since + window, body.next()).await {
                 Err(_) if in_window > 0 => {
                     let rate = self.shared.options.min_throughput;
-                    return body_failure(format!("the body is too slow: under {rate} bytes/s for {window:?}"));
+                    return body_failure(format!(
+                        "the body is too slow: under {rate} bytes/s for {window:?}"
+                    ));
                 }
                 Err(_) => return body_failure(format!("the body stalled for {window:?} after {so_far}")),
                 Ok(Some(Err(error))) if failure::is_timeout(&error) => {
                     return body_failure(format!("the body stalled for {window:?} after {so_far}"));
                 }
                 Ok(Some(Err(error))) => {
-                    return body_failure(format!("the body broke off after {so_far}: {}", failure::cause(&error)));
+                    return body_failure(format!(
+                        "the body broke off after {so_far}: {}",
+                        failure::cause(&error)
+                    ));
                 }
                 Ok(None) => return body_failure(format!("the body ended after {so_far}")),
                 Ok(Some(Ok(chunk))) => chunk,
@@ -215,14 +229,22 @@ impl Pinned {
         let then = &self.meta;
         if then.e_tag != now.e_tag {
             let show = |tag: &Option<String>| tag.as_ref().map_or("none".to_owned(), |tag| shortened(tag));
-            return Err(changed(format!("its ETag was {} and is {} now", show(&then.e_tag), show(&now.e_tag))));
+            return Err(changed(format!(
+                "its ETag was {} and is {} now",
+                show(&then.e_tag),
+                show(&now.e_tag)
+            )));
         }
         if then.size != now.size {
             return Err(changed(format!("its size was {} bytes and is {} now", then.size, now.size)));
         }
         let both = then.version.as_ref().zip(now.version.as_ref());
         if let Some((then, now)) = both.filter(|(then, now)| then != now) {
-            return Err(changed(format!("its version was {} and is {} now", shortened(then), shortened(now))));
+            return Err(changed(format!(
+                "its version was {} and is {} now",
+                shortened(then),
+                shortened(now)
+            )));
         }
         if then.e_tag.is_none() && then.last_modified != now.last_modified {
             let (then, now) = (then.last_modified, now.last_modified);
@@ -246,13 +268,15 @@ impl Pinned {
     /// Asks what the object is now that it is not what it was.
     async fn what_changed(&self, range: &Range<u64>) -> Error {
         let head = GetOptions { head: true, ..GetOptions::default() };
-        let found = timeout(self.shared.options.read_timeout, self.shared.store.get_opts(&self.meta.location, head));
+        let found =
+            timeout(self.shared.options.read_timeout, self.shared.store.get_opts(&self.meta.location, head));
         if let Ok(Ok(found)) = found.await
             && let Err(error) = self.check_same(&found.meta)
         {
             return error;
         }
-        let pin = self.identity.pin.as_deref().map_or("without ETag".to_owned(), |pin| format!("with ETag {pin}"));
+        let pin =
+            self.identity.pin.as_deref().map_or("without ETag".to_owned(), |pin| format!("with ETag {pin}"));
         changed(format!("the store no longer has bytes {}..{} of the object {pin}", range.start, range.end))
     }
 }
@@ -270,7 +294,9 @@ fn body_failure(what: String) -> std::result::Result<(), Failure> {
 }
 
 fn too_long(length: usize) -> Failure {
-    Failure::Final(Error::malformed(format!("the server sends more than the {length} bytes that were asked for")))
+    Failure::Final(Error::malformed(format!(
+        "the server sends more than the {length} bytes that were asked for"
+    )))
 }
 
 fn after_retries(error: Error, retries: u32) -> Error {

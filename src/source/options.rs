@@ -4,6 +4,8 @@ use std::fmt;
 use std::time::Duration;
 
 /// Time limits, retries and store settings. The defaults suit models of any size over the internet.
+///
+/// The time limits replace those of the environment (`AWS_TIMEOUT` and its like); `store_config` has the last word.
 #[derive(Clone)]
 pub struct SourceOptions {
     /// Longest wait for a connection (default 5 s).

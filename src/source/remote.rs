@@ -30,7 +30,16 @@ pub(super) struct RemoteSource {
 /// any other is listed first, because some servers fail on a HEAD of a directory.
 pub(super) fn open(place: &Place, options: &SourceOptions) -> Result<RemoteSource> {
     let store = store::build(place, options)?;
-    let shared = Arc::new(Shared::new(store, options.clone()));
+    let shared = Arc::new(Shared::new(store.client, options.clone()));
+    find(place, shared).map_err(|error| match (error.kind(), store.hint) {
+        (kind @ (ErrorKind::PermissionDenied | ErrorKind::Unavailable), Some(hint)) => {
+            Error::new(kind, format!("{} ({hint})", error.message()))
+        }
+        _ => error,
+    })
+}
+
+fn find(place: &Place, shared: Arc<Shared>) -> Result<RemoteSource> {
     let source = |directory: Key| RemoteSource {
         shared: Arc::clone(&shared),
         kind: place.kind,
@@ -41,7 +50,11 @@ pub(super) fn open(place: &Place, options: &SourceOptions) -> Result<RemoteSourc
         single: None,
     };
     if place.kind == Kind::Http {
-        return if place.is_directory { Ok(source(Key::default())) } else { source(Key::default()).of_object(&place.key) };
+        return if place.is_directory {
+            Ok(source(Key::default()))
+        } else {
+            source(Key::default()).of_object(&place.key)
+        };
     }
     if place.is_directory {
         return source(place.key.clone()).of_prefix();
@@ -49,11 +62,14 @@ pub(super) fn open(place: &Place, options: &SourceOptions) -> Result<RemoteSourc
     let as_object = || source(parent(&place.key)).of_object(&place.key);
     let as_prefix = || source(place.key.clone()).of_prefix();
     if looks_like_a_file(&place.key) {
-        as_object().or_else(|error| if error.kind() == ErrorKind::NotFound { as_prefix() } else { Err(error) })
+        as_object()
+            .or_else(|error| if error.kind() == ErrorKind::NotFound { as_prefix() } else { Err(error) })
     } else {
         // Listing may be forbidden where reading is not.
         as_prefix().or_else(|error| match error.kind() {
-            ErrorKind::NotFound | ErrorKind::PermissionDenied => as_object(),
+            ErrorKind::NotFound | ErrorKind::PermissionDenied => {
+                as_object().map_err(|other| if other.kind() == ErrorKind::NotFound { error } else { other })
+            }
             _ => Err(error),
         })
     }
@@ -70,8 +86,10 @@ fn parent(key: &Key) -> Key {
 
 /// Whether the last part ends in `.` and a letter with more letters or digits: `x.safetensors`, not `V3.1`.
 fn looks_like_a_file(key: &Key) -> bool {
-    let extension = key.filename().and_then(|name| name.rsplit_once('.')).map_or("", |(_, extension)| extension);
-    extension.starts_with(|c: char| c.is_ascii_alphabetic()) && extension.chars().all(|c| c.is_ascii_alphanumeric())
+    let extension =
+        key.filename().and_then(|name| name.rsplit_once('.')).map_or("", |(_, extension)| extension);
+    extension.starts_with(|c: char| c.is_ascii_alphabetic())
+        && extension.chars().all(|c| c.is_ascii_alphanumeric())
 }
 
 impl RemoteSource {
@@ -99,7 +117,8 @@ impl RemoteSource {
         if found.objects.is_empty() && found.common_prefixes.is_empty() {
             return Err(Error::new(ErrorKind::NotFound, "no such object, and no objects under this prefix"));
         }
-        self.names = found.objects.iter().filter_map(|found| found.location.filename().map(str::to_owned)).collect();
+        self.names =
+            found.objects.iter().filter_map(|found| found.location.filename().map(str::to_owned)).collect();
         self.names.sort_unstable();
         Ok(self)
     }

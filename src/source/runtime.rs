@@ -44,8 +44,13 @@ mod tests {
     #[test]
     fn can_be_called_inside_another_runtime() {
         let other = Builder::new_current_thread().build().unwrap();
-        let answer = other.block_on(async { wait_for(async { Ok(tokio::task::yield_now().await) }) });
-        answer.unwrap();
+        let answer = other.block_on(async {
+            wait_for(async {
+                tokio::task::yield_now().await;
+                Ok(7)
+            })
+        });
+        assert_eq!(answer.unwrap(), 7);
     }
 
     #[test]

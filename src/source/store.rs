@@ -24,21 +24,32 @@ const AWS_IDENTITY: [&str; 8] = [
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
 ];
 
+/// Said when S3 does not answer and no credentials are set: object_store then asks the machine's metadata service,
+/// whose failure would puzzle the reader.
+const NO_IDENTITY: &str = "no credentials are set: give AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or \
+                           AWS_SKIP_SIGNATURE=true for a public bucket";
+
+/// A store, and what to add if it refuses us.
+pub(super) struct Store {
+    pub(super) client: Arc<dyn ObjectStore>,
+    pub(super) hint: Option<&'static str>,
+}
+
 /// The store of `place`. Nothing is sent yet.
-pub(super) fn build(place: &Place, options: &SourceOptions) -> Result<Arc<dyn ObjectStore>> {
-    match place.kind {
-        Kind::S3 => s3(place, options),
+pub(super) fn build(place: &Place, options: &SourceOptions) -> Result<Store> {
+    let client = match place.kind {
+        Kind::S3 => return s3(place, options),
         Kind::Gcs => gcs(place, options),
         Kind::Azure => azure(place, options),
         Kind::Http => http(place, options),
-    }
+    };
+    Ok(Store { client: client?, hint: None })
 }
 
-fn s3(place: &Place, options: &SourceOptions) -> Result<Arc<dyn ObjectStore>> {
+fn s3(place: &Place, options: &SourceOptions) -> Result<Store> {
     let settings = settings::<AmazonS3ConfigKey>(options)?;
     let own_identity = settings.iter().any(|(key, _)| *key == AmazonS3ConfigKey::AccessKeyId);
-    let mut builder =
-        if own_identity { s3_without_identity() } else { AmazonS3Builder::from_env() };
+    let mut builder = if own_identity { s3_without_identity() } else { AmazonS3Builder::from_env() };
     for (key, value) in limits(options) {
         builder = builder.with_config(AmazonS3ConfigKey::Client(key), value);
     }
@@ -49,8 +60,21 @@ fn s3(place: &Place, options: &SourceOptions) -> Result<Arc<dyn ObjectStore>> {
         }
         builder = builder.with_config(key, value);
     }
+    let hint = (!has_identity(&builder)).then_some(NO_IDENTITY);
     let store = builder.with_bucket_name(bucket(place)).with_retry(retry(options)).build();
-    Ok(Arc::new(store.map_err(|error| refused(&error))?))
+    Ok(Store { client: Arc::new(store.map_err(|error| refused(&error))?), hint })
+}
+
+fn has_identity(builder: &AmazonS3Builder) -> bool {
+    let given = [
+        AmazonS3ConfigKey::AccessKeyId,
+        AmazonS3ConfigKey::WebIdentityTokenFile,
+        AmazonS3ConfigKey::ContainerCredentialsRelativeUri,
+        AmazonS3ConfigKey::ContainerCredentialsFullUri,
+    ];
+    let anonymous = builder.get_config_value(&AmazonS3ConfigKey::SkipSignature);
+    given.iter().any(|key| builder.get_config_value(key).is_some())
+        || anonymous.is_some_and(|value| value != "false")
 }
 
 /// As `AmazonS3Builder::from_env`, without whose credentials to use.
@@ -134,4 +158,25 @@ fn retry(options: &SourceOptions) -> RetryConfig {
 
 fn refused(error: &object_store::Error) -> Error {
     Error::invalid(format!("the store's settings do not suit: {}", failure::cause(error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identity_is_a_key_a_token_or_none_on_purpose() {
+        let given = |key: &str, value| AmazonS3Builder::new().with_config(key.parse().unwrap(), value);
+        assert!(!has_identity(&AmazonS3Builder::new()));
+        assert!(!has_identity(&given("aws_region", "us-east-1")));
+        assert!(!has_identity(&given("aws_skip_signature", "false")));
+        for (key, value) in [
+            ("aws_access_key_id", "AKIA"),
+            ("aws_web_identity_token_file", "/token"),
+            ("aws_container_credentials_full_uri", "http://127.0.0.1/"),
+            ("aws_skip_signature", "true"),
+        ] {
+            assert!(has_identity(&given(key, value)), "{key}");
+        }
+    }
 }

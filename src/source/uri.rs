@@ -74,7 +74,9 @@ fn refuse_credentials(kind: Kind, url: &Url) -> Result<()> {
     // abfss://container@account.dfs.core.windows.net/ has a user part that is no secret.
     let user_is_secret = kind != Kind::Azure && !url.username().is_empty();
     if user_is_secret || url.password().is_some() {
-        return Err(Error::invalid("credentials in a URI are not supported: use the store's environment variables"));
+        return Err(Error::invalid(
+            "credentials in a URI are not supported: use the store's environment variables",
+        ));
     }
     if kind != Kind::Http && (url.query().is_some() || url.fragment().is_some()) {
         return Err(Error::invalid("a URI of this scheme has no '?' or '#' part"));
@@ -97,7 +99,9 @@ fn place(kind: Kind, url: Url, uri: &str) -> Result<Place> {
         &path
     };
     let key = Key::from_url_path(in_store).map_err(|_| {
-        Error::invalid("the URI's path is not one that a store can hold (empty, '.' or '..' parts, control characters)")
+        Error::invalid(
+            "the URI's path is not one that a store can hold (empty, '.' or '..' parts, control characters)",
+        )
     })?;
     Ok(Place { kind, store, key, is_directory, shown: redact(uri) })
 }
@@ -120,13 +124,15 @@ pub(super) fn redact(uri: &str) -> String {
     let rest = rest.split(['?', '#']).next().unwrap_or_default();
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let (user, host) = authority.rsplit_once('@').unwrap_or(("", authority));
-    let port = host.rsplit_once(':').map_or("", |(_, port)| port);
-    let odd_port = !host.starts_with('[') && !port.chars().all(|c| c.is_ascii_digit());
-    if odd_port {
+    let port = host.split_once(':').filter(|_| !host.starts_with('[')).map(|(_, port)| port);
+    if port.is_some_and(|port| {
+        path.contains('@') || port.is_empty() || !port.bytes().all(|c| c.is_ascii_digit())
+    }) {
         // `KEY:SE/CRET@bucket`: a secret with a slash looks like a host with a port.
         return format!("{scheme}://…");
     }
-    let container = scheme.to_ascii_lowercase().starts_with("abfs") && !user.is_empty() && !user.contains(':');
+    let container =
+        scheme.to_ascii_lowercase().starts_with("abfs") && !user.is_empty() && !user.contains(':');
     if container { format!("{scheme}://{user}@{host}{path}") } else { format!("{scheme}://{host}{path}") }
 }
 
@@ -138,10 +144,15 @@ pub(super) fn check_name(name: &str) -> Result<()> {
     let odd = name.contains(['\\', ':']) || name.chars().any(char::is_control);
     let parts = name.split('/').any(|part| matches!(part, "" | "." | ".."));
     if encoded || odd || parts {
-        return Err(Error::malformed(format!("the file name '{name}' could lead out of the model's directory")));
+        return Err(Error::malformed(format!(
+            "the file name '{name}' could lead out of the model's directory"
+        )));
     }
     if name.len() > LONGEST_NAME {
-        return Err(Error::malformed(format!("a file name of {} bytes is longer than {LONGEST_NAME}", name.len())));
+        return Err(Error::malformed(format!(
+            "a file name of {} bytes is longer than {LONGEST_NAME}",
+            name.len()
+        )));
     }
     Ok(())
 }
@@ -174,8 +185,20 @@ mod tests {
             ("s3a://Buc_ket/a%20b/", Kind::S3, "s3a://Buc_ket", "a b", true),
             ("gs://bucket", Kind::Gcs, "gs://bucket", "", true),
             ("az://container/x", Kind::Azure, "az://container", "x", false),
-            ("abfss://c@acc.dfs.core.windows.net/x/", Kind::Azure, "abfss://c@acc.dfs.core.windows.net", "x", true),
-            ("https://h:8080/a%2Fb/c.json?sig=1#f", Kind::Http, "https://h:8080/a%2Fb?sig=1", "c.json", false),
+            (
+                "abfss://c@acc.dfs.core.windows.net/x/",
+                Kind::Azure,
+                "abfss://c@acc.dfs.core.windows.net",
+                "x",
+                true,
+            ),
+            (
+                "https://h:8080/a%2Fb/c.json?sig=1#f",
+                Kind::Http,
+                "https://h:8080/a%2Fb?sig=1",
+                "c.json",
+                false,
+            ),
             ("http://h/a/", Kind::Http, "http://h/a", "", true),
             ("http://h", Kind::Http, "http://h/", "", true),
         ] {
@@ -194,7 +217,10 @@ mod tests {
                 "unknown scheme 'ftp': we know file, s3, s3a, gs, az, abfs, abfss, http, https, and paths",
             ),
             ("s3:///x", "the URI names no bucket"),
-            ("s3://b/a//b", "the URI's path is not one that a store can hold (empty, '.' or '..' parts, control characters)"),
+            (
+                "s3://b/a//b",
+                "the URI's path is not one that a store can hold (empty, '.' or '..' parts, control characters)",
+            ),
             ("s3://b/k?versionId=1", "a URI of this scheme has no '?' or '#' part"),
             (
                 "https://user:secret@h/x",
@@ -214,6 +240,8 @@ mod tests {
             ("s3://bucket/a@b", "s3://bucket/a@b"),
             ("s3://KEY:SECRET@bucket/a", "s3://bucket/a"),
             ("s3://KEY:SEC/RET@bucket/a", "s3://…"),
+            ("s3://KEY:1/RET@bucket/a", "s3://…"),
+            ("s3://KEY:SEC:/RET@bucket/a", "s3://…"),
             ("https://u:p@h:80/a/b?sig=x#y", "https://h:80/a/b"),
             ("http://[::1]:9000/a", "http://[::1]:9000/a"),
             ("abfss://c@account/x", "abfss://c@account/x"),
@@ -230,8 +258,23 @@ mod tests {
             check_name(name).unwrap();
         }
         for name in [
-            "", "..", "../x", "a/../x", "/x", "a//b", "./x", "a/", "a\\b", "a\0b", "a\nb", "%2e%2e/x", "a%2Fb", "%5Cx",
-            "s3://other/x", "C:x", "file:x",
+            "",
+            "..",
+            "../x",
+            "a/../x",
+            "/x",
+            "a//b",
+            "./x",
+            "a/",
+            "a\\b",
+            "a\0b",
+            "a\nb",
+            "%2e%2e/x",
+            "a%2Fb",
+            "%5Cx",
+            "s3://other/x",
+            "C:x",
+            "file:x",
         ] {
             let error = check_name(name).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Malformed, "{name:?}");

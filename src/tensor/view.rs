@@ -22,15 +22,32 @@ impl MatrixView {
     }
 }
 
-/// How stored codes become numbers.
+/// How stored codes become numbers: number = code × scale, one scale for each block of codes.
+///
+/// The blocks lie on the tensor seen as a matrix of `elements / cols` rows and `cols` columns; the scale tensor
+/// holds one number a block, row-major. See [`Dequantise::scale_index`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dequantise {
     /// Index in the catalog of the tensor that holds the scales.
     pub scale: usize,
+    /// Elements of the tensor between one row of codes and the next.
+    pub cols: u64,
     /// Rows of a block that share one scale (1: a scale for each row).
     pub block_rows: u64,
     /// Columns of a block that share one scale (the number of columns: a scale for each row).
     pub block_cols: u64,
+}
+
+impl Dequantise {
+    /// Which element of the scale tensor multiplies this element of the tensor:
+    /// `(row / block_rows) · ⌈cols / block_cols⌉ + col / block_cols`, with `row = element / cols` and
+    /// `col = element % cols`.
+    pub fn scale_index(&self, element: u64) -> u64 {
+        let cols = self.cols.max(1);
+        let block_cols = self.block_cols.max(1);
+        let (row, col) = (element / cols, element % cols);
+        (row / self.block_rows.max(1)) * cols.div_ceil(block_cols) + col / block_cols
+    }
 }
 
 /// The scales of a quantised tensor seen as rows × `row_len`, one scale a block, blocks in row-major order.

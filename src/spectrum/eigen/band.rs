@@ -1,6 +1,7 @@
 //! Dense → band: blocked Householder reflections from both sides, all but the panels in matrix products.
 
 use super::panel::{product, qr};
+use faer::prelude::{Reborrow, ReborrowMut};
 use faer::{Accum, Mat, MatMut, MatRef};
 
 /// Columns of a tile of the trailing matrix.

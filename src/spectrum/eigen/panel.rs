@@ -2,6 +2,7 @@
 
 use super::simd::{Fused, Kernel, axpy, dispatch, dot};
 use faer::linalg::matmul::matmul;
+use faer::prelude::{Reborrow, ReborrowMut};
 use faer::{Accum, Mat, MatMut, Par};
 
 /// The reflection H = I − τ·v·vᵀ with v₀ = 1 and H·x = β·e₀. Replaces x by v (v₀ included); gives (β, τ). A tail whose

@@ -1,0 +1,4 @@
+//! Servers that run in the test process.
+
+pub(crate) mod hostile;
+pub(crate) mod s3;
