@@ -2,7 +2,36 @@
 //! matrices, what part it plays in the model, and why the others are not analysed.
 //!
 //! Every tensor ends in exactly one of two places: it gives one or more layers, or one [`Skipped`] with a reason.
+//! (A tensor cut in parts may do both: a part that is too small or too large is skipped by itself.)
+//!
+//! | file | question |
+//! |---|---|
+//! | `names` | what words is a tensor's name made of |
+//! | `config` | what `config.json` says of heads and blocks |
+//! | `roles` | what part does it play, in which block |
+//! | `quantised` | which scales belong to which codes |
+//! | `classify` | is it a weight at all |
+//! | `unfold` | which matrices does its shape hold |
+//! | `fused` | where are q, k, v, gates and halves cut |
+//! | `build` | is it within the limits; one row each |
+//! | `compat` | what would WeightWatcher 0.7.7 do |
 
+mod build;
+mod classify;
+mod compat;
+mod config;
+mod fused;
+mod names;
+mod quantised;
+mod roles;
+mod unfold;
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
+use crate::format::Catalog;
 use serde::Serialize;
 
 /// What kind of layer a weight belongs to, in WeightWatcher's words where it has one.
@@ -81,15 +110,32 @@ pub struct MatrixView {
     pub col_stride: u64,
 }
 
-/// How stored codes become numbers.
+/// How stored codes become numbers: number = code × scale, one scale for each block of codes.
+///
+/// The blocks lie on the tensor seen as a matrix of `elements / cols` rows and `cols` columns; the scale tensor
+/// holds one number a block, row-major. See [`Dequantise::scale_index`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dequantise {
     /// Index in the catalog of the tensor that holds the scales.
     pub scale: usize,
+    /// Elements of the tensor between one row of codes and the next.
+    pub cols: u64,
     /// Rows of a block that share one scale (1: a scale for each row).
     pub block_rows: u64,
     /// Columns of a block that share one scale (the number of columns: a scale for each row).
     pub block_cols: u64,
+}
+
+impl Dequantise {
+    /// Which element of the scale tensor multiplies this element of the tensor:
+    /// `(row / block_rows) · ⌈cols / block_cols⌉ + col / block_cols`, with `row = element / cols` and
+    /// `col = element % cols`.
+    pub fn scale_index(&self, element: u64) -> u64 {
+        let cols = self.cols.max(1);
+        let block_cols = self.block_cols.max(1);
+        let (row, col) = (element / cols, element % cols);
+        (row / self.block_rows.max(1)) * cols.div_ceil(block_cols) + col / block_cols
+    }
 }
 
 /// One unit of analysis: one or more matrices of equal shape in one tensor, whose eigenvalues make one ESD.
@@ -138,7 +184,7 @@ impl Layer {
     /// Number of eigenvalues of the layer: matrices × their shorter side.
     pub fn num_evals(&self) -> u64 {
         let (rows, cols) = self.matrix_shape();
-        self.matrices.len() as u64 * rows.min(cols)
+        (self.matrices.len() as u64).saturating_mul(rows.min(cols))
     }
 }
 
@@ -223,4 +269,18 @@ pub struct Layers {
     pub layers: Vec<Layer>,
     /// What is not, in the order of the catalog.
     pub skipped: Vec<Skipped>,
+}
+
+/// Decides what every tensor of the catalog is. Pure, and never fails: what is odd is skipped with a reason.
+///
+/// With [`LayerOptions::ww_layers`] the choice, the ids and the reported N and M are WeightWatcher's; there
+/// `max_evals` and `max_n` default to its 15,000 and 50,000, and nothing is split.
+pub fn layers(catalog: &Catalog, options: &LayerOptions) -> Layers {
+    if options.ww_layers { compat::layers(catalog, options) } else { build::layers(catalog, options) }
+}
+
+/// Pairs (input embedding, output head or further embedding) of the same shape and dtype: tied if their bytes are
+/// equal, which only a digest can tell. Positions in the catalog; the embedding comes first in each pair.
+pub fn tied_candidates(catalog: &Catalog) -> Vec<(usize, usize)> {
+    roles::tied_candidates(catalog)
 }
