@@ -28,7 +28,7 @@ pub(super) fn gates(catalog: &Catalog, index: &Index<'_>, tensor: &Tensor) -> Cu
         None => return Err("not split: neither an LSTM (4 gates) nor a GRU (3) by name or shape".to_owned()),
     };
     let count = names.len() as u64;
-    if rows % count != 0 {
+    if !rows.is_multiple_of(count) {
         return Err(format!("not split: {rows} rows are no multiple of {count} gates"));
     }
     let views = row_bands(cols, &vec![rows / count; names.len()]);
@@ -71,7 +71,7 @@ fn gate_count(catalog: &Catalog, index: &Index<'_>, tensor: &Tensor) -> Option<u
 /// A note if the rows are odd.
 pub(super) fn gate_up(tensor: &Tensor) -> Cut {
     let [rows, cols] = tensor.shape[..] else { return Err("not a matrix".to_owned()) };
-    if rows % 2 != 0 {
+    if !rows.is_multiple_of(2) {
         return Err(format!("not split: {rows} rows have no halves"));
     }
     Ok(named_parts(&["gate", "up"], row_bands(cols, &[rows / 2, rows / 2])))
@@ -113,7 +113,7 @@ fn qkv_lengths(out: u64, inputs: u64, config: Config<'_>) -> Result<([u64; 3], O
     {
         return Ok(([heads.q, heads.kv, heads.kv], None));
     }
-    if out % 3 != 0 {
+    if !out.is_multiple_of(3) {
         return Err(format!(
             "not split: {out} outputs fit neither config.json's heads nor three equal parts"
         ));

@@ -231,6 +231,7 @@ mod tests {
     use super::super::testing::{catalog, tensor};
     use super::*;
     use serde_json::json;
+    use std::collections::BTreeSet;
 
     #[test]
     fn shapes_that_fit_and_shapes_that_do_not() {
@@ -255,7 +256,14 @@ mod tests {
             (&[300, 200], &[300, 2], None),
             (&[0, 200], &[1], None),
         ] {
-            assert_eq!(fit(shape, scale, block), expected, "{shape:?} with {scale:?}");
+            let found = fit(shape, scale, block);
+            assert_eq!(found, expected, "{shape:?} with {scale:?}");
+            let Some((cols, block_rows, block_cols)) = found else { continue };
+            // Every scale is used, and none beyond the last.
+            let dequantise = Dequantise { scale: 0, cols, block_rows, block_cols };
+            let all: u64 = shape.iter().product();
+            let used: BTreeSet<u64> = (0..all).map(|element| dequantise.scale_index(element)).collect();
+            assert!(used.into_iter().eq(0..scale.iter().product()), "{shape:?} with {scale:?}");
         }
     }
 
