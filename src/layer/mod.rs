@@ -2,7 +2,36 @@
 //! matrices, what part it plays in the model, and why the others are not analysed.
 //!
 //! Every tensor ends in exactly one of two places: it gives one or more layers, or one [`Skipped`] with a reason.
+//! (A tensor cut in parts may do both: a part that is too small or too large is skipped by itself.)
+//!
+//! | file | question |
+//! |---|---|
+//! | `names` | what words is a tensor's name made of |
+//! | `config` | what `config.json` says of heads and blocks |
+//! | `roles` | what part does it play, in which block |
+//! | `quantised` | which scales belong to which codes |
+//! | `classify` | is it a weight at all |
+//! | `unfold` | which matrices does its shape hold |
+//! | `fused` | where are q, k, v, gates and halves cut |
+//! | `build` | is it within the limits; one row each |
+//! | `compat` | what would WeightWatcher 0.7.7 do |
 
+mod build;
+mod classify;
+mod compat;
+mod config;
+mod fused;
+mod names;
+mod quantised;
+mod roles;
+mod unfold;
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
+use crate::format::Catalog;
 pub use crate::tensor::{Dequantise, MatrixView};
 use serde::Serialize;
 
@@ -112,7 +141,7 @@ impl Layer {
     /// Number of eigenvalues of the layer: matrices × their shorter side.
     pub fn num_evals(&self) -> u64 {
         let (rows, cols) = self.matrix_shape();
-        self.matrices.len() as u64 * rows.min(cols)
+        (self.matrices.len() as u64).saturating_mul(rows.min(cols))
     }
 }
 
@@ -197,4 +226,18 @@ pub struct Layers {
     pub layers: Vec<Layer>,
     /// What is not, in the order of the catalog.
     pub skipped: Vec<Skipped>,
+}
+
+/// Decides what every tensor of the catalog is. Pure, and never fails: what is odd is skipped with a reason.
+///
+/// With [`LayerOptions::ww_layers`] the choice, the ids and the reported N and M are WeightWatcher's; there
+/// `max_evals` and `max_n` default to its 15,000 and 50,000, and nothing is split.
+pub fn layers(catalog: &Catalog, options: &LayerOptions) -> Layers {
+    if options.ww_layers { compat::layers(catalog, options) } else { build::layers(catalog, options) }
+}
+
+/// Pairs (input embedding, output head or further embedding) of the same shape and dtype: tied if their bytes are
+/// equal, which only a digest can tell. Positions in the catalog; the embedding comes first in each pair.
+pub fn tied_candidates(catalog: &Catalog) -> Vec<(usize, usize)> {
+    roles::tied_candidates(catalog)
 }
