@@ -35,6 +35,7 @@ pub fn model_report(
             format: catalog.format,
             files: catalog.files.iter().map(|file| file.identity().clone()).collect(),
             metadata: catalog.metadata.clone(),
+            notes: catalog.notes.clone(),
         },
         options: options.clone(),
         summary: summarize(&layers, &tensors, options),

@@ -208,6 +208,8 @@ pub struct ModelIdentity {
     pub files: Vec<ObjectIdentity>,
     /// The files' own metadata.
     pub metadata: BTreeMap<String, String>,
+    /// What reading it left aside, e.g. a weight file that no index lists.
+    pub notes: Vec<String>,
 }
 
 /// How long it took and what it read: the only part of a report that changes from run to run.

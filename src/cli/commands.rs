@@ -108,6 +108,9 @@ pub(super) fn esd(args: &EsdArgs) -> Result<ExitCode> {
 fn open(uri: &str, what: &WhatArgs, options: &Options) -> Result<Model> {
     let source = source::open(uri, &SourceOptions::default())?;
     let catalog = format::read_catalog(source.as_ref())?;
+    for note in &catalog.notes {
+        anstream::eprintln!("note: {uri}: {note}");
+    }
     let mut layers = layer::layers(&catalog, &options.layers);
     if !what.filters.is_empty() {
         filter(&mut layers, &what.filters)?;

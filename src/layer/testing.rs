@@ -18,6 +18,7 @@ pub(crate) fn catalog(mut tensors: Vec<Tensor>, config: Option<serde_json::Value
         end = tensor.range.end;
     }
     Catalog {
+        notes: Vec::new(),
         uri: "test".to_owned(),
         format: "safetensors",
         files: Vec::new(),
