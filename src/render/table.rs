@@ -1,8 +1,11 @@
 //! The table for people.
 
 use crate::analysis::{LayerReport, ModelReport, Status, Summary, distance_from_range};
-use comfy_table::{Cell, CellAlignment, Color, ContentArrangement, Table, presets};
+use comfy_table::{Cell, CellAlignment, Color, ContentArrangement, LineStyle, Table, TableStyle};
 use std::fmt::Write;
+
+/// One rule, below the header.
+const STYLE: TableStyle = TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));
 
 /// How the table looks.
 #[derive(Debug, Clone, Copy, Default)]
@@ -37,7 +40,7 @@ pub fn table(report: &ModelReport, options: &TableOptions) -> String {
 
 pub(super) fn new_table(colour: bool) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+    table.load_style(STYLE).set_content_arrangement(ContentArrangement::Dynamic);
     if colour {
         table.enforce_styling();
     } else {
