@@ -13,6 +13,8 @@ pub struct LayerInput<'a> {
     pub(super) layer: &'a Layer,
     pub(super) tensor: &'a Tensor,
     pub(super) reader: LayerReader,
+    /// Threads that may work on one matrix (1 or 2); the numbers do not depend on it.
+    pub threads: usize,
 }
 
 impl<'a> LayerInput<'a> {
@@ -21,13 +23,14 @@ impl<'a> LayerInput<'a> {
     /// # Errors
     /// What the source gives; `Internal` if the layer is not of this catalog.
     pub fn open(catalog: &'a Catalog, layer: &'a Layer, cancel: &Arc<AtomicBool>) -> Result<Self> {
-        let stray = || Error::new(ErrorKind::Internal, "the layer is not of this catalog").in_tensor(&layer.name);
+        let stray =
+            || Error::new(ErrorKind::Internal, "the layer is not of this catalog").in_tensor(&layer.name);
         let tensor = catalog.tensors.get(layer.tensor).ok_or_else(stray)?;
         let file = catalog.files.get(tensor.file).ok_or_else(stray)?;
         let scales = layer.dequantise.as_ref().map(|how| scales(catalog, tensor, how)).transpose()?;
         let options = ReadOptions { factor: layer.scale, scales, cancel: Arc::clone(cancel) };
         let reader = LayerReader::new(Arc::clone(file), tensor.clone(), layer.matrices.clone(), options);
-        Ok(Self { catalog, layer, tensor, reader })
+        Ok(Self { catalog, layer, tensor, reader, threads: 1 })
     }
 
     /// Reads ahead what can be; see [`LayerReader::prefetch`].
@@ -45,7 +48,8 @@ impl<'a> LayerInput<'a> {
 }
 
 fn scales(catalog: &Catalog, tensor: &Tensor, how: &Dequantise) -> Result<Scales> {
-    let stray = || Error::new(ErrorKind::Internal, "its scales are not of this catalog").in_tensor(&tensor.name);
+    let stray =
+        || Error::new(ErrorKind::Internal, "its scales are not of this catalog").in_tensor(&tensor.name);
     let scale = catalog.tensors.get(how.scale).ok_or_else(stray)?;
     let file = catalog.files.get(scale.file).ok_or_else(stray)?;
     let bytes = file.read_at(scale.range.clone()).map_err(|e| e.in_tensor(&scale.name))?;

@@ -3,7 +3,8 @@
 use super::input::LayerInput;
 use super::options::Options;
 use super::report::{
-    ErgColumns, EsdColumns, FitColumns, LayerReport, MpColumns, NormColumns, RandomColumns, Status, VectorColumns,
+    ErgColumns, EsdColumns, FitColumns, LayerReport, MpColumns, NormColumns, RandomColumns, Status,
+    VectorColumns,
 };
 use super::rows::{described_row, fail, failed_row};
 use crate::fit::{self, MarchenkoPastur, MatrixShape, Mode, PowerLaw, PowerLawOptions};
@@ -64,7 +65,7 @@ pub fn analyze_layer(input: &mut LayerInput<'_>, options: &Options) -> Result<La
 /// # Errors
 /// What the source gives; `NonFinite` for NaN or infinity in the weights; `Internal` if a solver fails.
 pub fn layer_spectrum(input: &mut LayerInput<'_>, options: &Options) -> Result<Spectrum> {
-    spectrum::spectrum(&mut input.reader, &options.spectrum())
+    spectrum::spectrum(&mut input.reader, &options.spectrum(input.threads))
 }
 
 fn mode(options: &Options) -> Mode {
@@ -76,7 +77,11 @@ fn shape(input: &LayerInput<'_>) -> MatrixShape {
 }
 
 /// No statistic reads what the solver cannot tell from zero: the fit starts above the noise floor.
-fn power_law(evals: &[f64], noise_floor: f64, options: &Options) -> std::result::Result<PowerLaw, fit::FitFailure> {
+fn power_law(
+    evals: &[f64],
+    noise_floor: f64,
+    options: &Options,
+) -> std::result::Result<PowerLaw, fit::FitFailure> {
     let largest = evals.last().copied().unwrap_or(0.0);
     let options = match mode(options) {
         Mode::Compat => PowerLawOptions::compat(),
@@ -191,10 +196,11 @@ fn mp_columns(evals: &[f64], shape: MatrixShape, options: &Options) -> MpColumns
 fn random_columns(input: &mut LayerInput<'_>, evals: &[f64], options: &Options) -> Result<RandomColumns> {
     let seed = options.seed.unwrap_or_else(|| seed_of(input.reader.digest().as_deref()));
     let exact = input.is_exact_in_f32();
+    let how = options.spectrum(input.threads);
     let mut shuffled = Shuffled::copy(&mut input.reader, exact)?;
     let mut next = |seed: u64| -> Result<Vec<f64>> {
         shuffled.shuffle(seed);
-        Ok(spectrum::spectrum(&mut shuffled, &options.spectrum())?.pooled())
+        Ok(spectrum::spectrum(&mut shuffled, &how)?.pooled())
     };
     let mut random = next(seed)?;
     let mut of_distance = random.clone();

@@ -14,8 +14,8 @@ pub use layer::{analyze_layer, layer_spectrum};
 pub use model::model_report;
 pub use options::{Compat, Options};
 pub use report::{
-    ALGORITHM_VERSION, ErgColumns, EsdColumns, FitColumns, LayerReport, ModelIdentity, ModelReport, MpColumns,
-    NormColumns, RandomColumns, SCHEMA_VERSION, Status, Timings, Tool, VectorColumns,
+    ALGORITHM_VERSION, ErgColumns, EsdColumns, FitColumns, LayerReport, ModelIdentity, ModelReport,
+    MpColumns, NormColumns, RandomColumns, SCHEMA_VERSION, Status, Timings, Tool, VectorColumns,
 };
 pub use rows::{failed_row, skipped_row};
 pub use summary::{Summary, Worst, distance_from_range, summarize};

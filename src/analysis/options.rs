@@ -57,7 +57,8 @@ impl Options {
 
     /// How eigenvalues are found. WeightWatcher takes singular values; to give its `sv_min` to seven digits the Gram
     /// matrix may only be used where every eigenvalue is far above its noise.
-    pub fn spectrum(&self) -> SpectrumOptions {
-        SpectrumOptions { method: self.method, floor_factor: if self.is_compat() { 2e5 } else { 64.0 } }
+    pub fn spectrum(&self, threads: usize) -> SpectrumOptions {
+        let floor_factor = if self.is_compat() { 2e5 } else { 64.0 };
+        SpectrumOptions { method: self.method, floor_factor, threads }
     }
 }

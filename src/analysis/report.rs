@@ -217,7 +217,7 @@ pub struct ModelIdentity {
 pub struct Timings {
     /// Seconds from the first read to the last row.
     pub seconds: f64,
-    /// Bytes of tensors read.
+    /// Bytes of the analysed tensors, each counted once.
     pub bytes_read: u64,
     /// Threads that computed.
     pub threads: usize,

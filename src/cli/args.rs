@@ -208,7 +208,10 @@ impl WhatArgs {
     pub(super) fn options(&self) -> Result<Options> {
         let mut options = match self.compat {
             Some(_) => Options::ww_0_7_7(self.conv),
-            None => Options { layers: LayerOptions { conv: self.conv, ..LayerOptions::default() }, ..Options::default() },
+            None => Options {
+                layers: LayerOptions { conv: self.conv, ..LayerOptions::default() },
+                ..Options::default()
+            },
         };
         let layers = &mut options.layers;
         layers.split_gates = self.split_gates;

@@ -1,6 +1,8 @@
 //! The commands.
 
-use super::args::{AnalyzeArgs, DescribeArgs, DescribeFormat, EsdArgs, EsdFormat, Format, MeansArgs, Sort, WhatArgs};
+use super::args::{
+    AnalyzeArgs, DescribeArgs, DescribeFormat, EsdArgs, EsdFormat, Format, MeansArgs, Sort, WhatArgs,
+};
 use super::{interrupt, output, progress::Bar};
 use crate::analysis::{self, LayerInput, ModelReport, Options, Status};
 use crate::layer::{self, Layer, SkipReason, Skipped};
@@ -53,7 +55,8 @@ fn verdict(reports: &[ModelReport]) -> ExitCode {
             let reason = row.reason.as_deref().unwrap_or_default();
             if matches!(reason, "NEEDS_MEMORY" | "INTERNAL") {
                 let detail = row.detail.as_deref().unwrap_or_default();
-                let error = Error::new(ErrorKind::TooLarge, detail).in_tensor(&row.tensor).in_file(&report.model.uri);
+                let error =
+                    Error::new(ErrorKind::TooLarge, detail).in_tensor(&row.tensor).in_file(&report.model.uri);
                 anstream::eprintln!("{}: {error}", output::error_word());
                 code = ExitCode::from(2);
             }
@@ -90,11 +93,12 @@ pub(super) fn esd(args: &EsdArgs) -> Result<ExitCode> {
     let layer = find(&model, &args.layer)?;
     let cancel = interrupt::flag();
     let needed = crate::plan::cost(&model.catalog, layer, &options).peak_bytes;
-    let allowed = run_options(&args.means, Arc::clone(&cancel)).memory;
-    if needed > allowed {
-        return Err(run::needs_memory(needed, allowed).in_tensor(&layer.name).in_file(&args.model));
+    let run = run_options(&args.means, Arc::clone(&cancel));
+    if needed > run.memory {
+        return Err(run::needs_memory(needed, run.memory).in_tensor(&layer.name).in_file(&args.model));
     }
     let mut input = LayerInput::open(&model.catalog, layer, &cancel)?;
+    input.threads = run.threads.min(2);
     let spectrum = analysis::layer_spectrum(&mut input, &options).map_err(|e| e.in_tensor(&layer.name))?;
     let bytes = match args.format {
         EsdFormat::Text => render::esd_text(&spectrum.pooled()).into_bytes(),

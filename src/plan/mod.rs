@@ -27,7 +27,8 @@ pub fn cost(catalog: &Catalog, layer: &Layer, options: &Options) -> Cost {
     let Some(stored) = catalog.tensors.get(layer.tensor) else {
         return Cost { flops: 0.0, bytes: 0, peak_bytes: 0 };
     };
-    let spectra = 1 + u64::from(options.vectors) * 4 + u64::from(options.randomize) * replicas(layer, options);
+    let spectra =
+        1 + u64::from(options.vectors) * 4 + u64::from(options.randomize) * replicas(layer, options);
     let copy = if options.randomize {
         let exact = tensor::is_exact_in_f32(stored.dtype) && layer.dequantise.is_none();
         tensor::Shuffled::bytes_needed(elements, exact)

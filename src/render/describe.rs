@@ -127,7 +127,8 @@ fn analysed(model: &Model, layer: &Layer, options: &Options) -> DescribeRow {
 /// For people.
 pub fn describe_table(description: &Description, colour: bool) -> String {
     let mut table = new_table(colour);
-    table.set_header(["tensor", "dtype", "shape", "layer", "N × M", "evals", "GFLOP", "read", "peak", "note"]);
+    table
+        .set_header(["tensor", "dtype", "shape", "layer", "N × M", "evals", "GFLOP", "read", "peak", "note"]);
     let size = |bytes: Option<u64>| bytes.map(|b| bytesize::ByteSize(b).to_string()).unwrap_or_default();
     for row in &description.rows {
         let shape: Vec<String> = row.shape.iter().map(u64::to_string).collect();
@@ -176,7 +177,8 @@ pub fn describe_json(descriptions: &[Description]) -> Result<String> {
         [one] => serde_json::to_string_pretty(one),
         many => serde_json::to_string_pretty(many),
     };
-    let text = text.map_err(|e| Error::new(ErrorKind::Internal, format!("cannot write the description: {e}")))?;
+    let text =
+        text.map_err(|e| Error::new(ErrorKind::Internal, format!("cannot write the description: {e}")))?;
     Ok(text + "\n")
 }
 

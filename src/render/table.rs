@@ -32,7 +32,8 @@ pub fn table(report: &ModelReport, options: &TableOptions) -> String {
     }
     align(&mut layers);
     let summary = &report.summary;
-    let mut text = format!("{} ({}, {} tensors)\n{layers}\n", report.model.uri, report.model.format, summary.tensors);
+    let mut text =
+        format!("{} ({}, {} tensors)\n{layers}\n", report.model.uri, report.model.format, summary.tensors);
     text.push_str(&skipped(report, &rows, options));
     text.push_str(&summary_lines(summary));
     text
@@ -50,7 +51,8 @@ pub(super) fn new_table(colour: bool) -> Table {
 }
 
 fn header(report: &ModelReport) -> Vec<&'static str> {
-    let mut names = vec!["layer", "type", "N × M", "alpha", "±", "D", "tail", "λmax", "stable rank", "entropy"];
+    let mut names =
+        vec!["layer", "type", "N × M", "alpha", "±", "D", "tail", "λmax", "stable rank", "entropy"];
     if report.options.erg {
         names.push("ERG gap");
     }

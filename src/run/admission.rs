@@ -51,6 +51,11 @@ impl Admission {
         }
     }
 
+    /// Whether every task has started.
+    pub(super) fn is_drained(&self) -> bool {
+        self.lock().next >= self.order.len()
+    }
+
     /// Gives a task's bytes back.
     pub(super) fn release(&self, task: Task) {
         self.lock().free += task.reserved;
@@ -74,27 +79,42 @@ pub(super) struct Permits {
     changed: Condvar,
 }
 
-/// Held while computing.
-pub(super) struct Permit<'a>(&'a Permits);
+/// Held while computing: one or two permits.
+pub(super) struct Permit<'a> {
+    permits: &'a Permits,
+    pub(super) count: usize,
+}
 
 impl Permits {
     pub(super) fn new(count: usize) -> Self {
         Self { free: Mutex::new(count.max(1)), changed: Condvar::new() }
     }
 
-    pub(super) fn take(&self) -> Permit<'_> {
+    /// Waits for `count` permits at once.
+    pub(super) fn take(&self, count: usize) -> Permit<'_> {
         let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         let mut free =
-            self.changed.wait_while(free, |free| *free == 0).unwrap_or_else(PoisonError::into_inner);
-        *free -= 1;
-        Permit(self)
+            self.changed.wait_while(free, |free| *free < count).unwrap_or_else(PoisonError::into_inner);
+        *free -= count;
+        Permit { permits: self, count }
+    }
+}
+
+impl Permit<'_> {
+    /// Takes another one if it is free.
+    pub(super) fn widen(&mut self) {
+        let mut free = self.permits.free.lock().unwrap_or_else(PoisonError::into_inner);
+        if *free > 0 {
+            *free -= 1;
+            self.count += 1;
+        }
     }
 }
 
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
-        *self.0.free.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        self.0.changed.notify_one();
+        *self.permits.free.lock().unwrap_or_else(PoisonError::into_inner) += self.count;
+        self.permits.changed.notify_all();
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! A few more tasks are admitted than compute at a time, so that the next tensors are read while others are computed.
 //! A task is admitted, in a fixed order, when its peak memory fits what the budget has left; computing needs one of
-//! as many permits as there are threads. Numbers never depend on either: a layer is computed by one thread, in an
-//! order of summation that follows from its shape.
+//! as many permits as there are threads. Numbers never depend on either: the order of every sum follows
+//! from the layer's shape.
 
 mod admission;
 mod observe;
@@ -15,7 +15,7 @@ use crate::format::Catalog;
 use crate::layer::{Layer, Layers};
 use crate::plan::{self, Cost};
 use crate::{Error, ErrorKind, Result};
-use admission::{Admission, Permits};
+use admission::{Admission, Permit, Permits};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -104,6 +104,7 @@ struct Shared<'a> {
     failed: Mutex<Option<Error>>,
     rows: Mutex<Vec<Option<LayerReport>>>,
     bytes_done: AtomicU64,
+    flops: f64,
 }
 
 fn layer_rows(
@@ -125,6 +126,7 @@ fn layer_rows(
         failed: Mutex::new(None),
         rows: Mutex::new(vec![None; layers.len()]),
         bytes_done: AtomicU64::new(0),
+        flops: costs.iter().map(|c| c.flops).sum(),
     };
     std::thread::scope(|scope| {
         for _ in 0..(run.threads + READ_AHEAD).min(layers.len()) {
@@ -173,6 +175,22 @@ impl Shared<'_> {
         self.admission.stop();
     }
 
+    /// Layers are computed side by side, one thread each. Two threads work on one where the run would otherwise wait
+    /// for it: where it is more than a thread's share of all the work, or no other layer is left to start.
+    fn permit(&self, cost: Cost) -> Permit<'_> {
+        const WORTH_SHARING: f64 = 1e9;
+        let threads = self.run.threads;
+        let large = threads >= 2 && cost.flops > WORTH_SHARING;
+        if large && cost.flops * threads as f64 > self.flops {
+            return self.permits.take(2);
+        }
+        let mut permit = self.permits.take(1);
+        if large && self.admission.is_drained() {
+            permit.widen();
+        }
+        permit
+    }
+
     fn one(&self, layer: &Layer, cost: Cost) -> Result<LayerReport> {
         if cost.peak_bytes > self.run.memory {
             let error = needs_memory(cost.peak_bytes, self.run.memory);
@@ -180,7 +198,8 @@ impl Shared<'_> {
         }
         let mut input = LayerInput::open(&self.model.catalog, layer, &self.run.cancel)?;
         input.prefetch()?;
-        let _permit = self.permits.take();
+        let permit = self.permit(cost);
+        input.threads = permit.count;
         self.observer.started(layer);
         let analysed = catch_unwind(AssertUnwindSafe(|| analysis::analyze_layer(&mut input, self.options)));
         analysed.unwrap_or_else(|panic| {

@@ -1,9 +1,16 @@
 //! G = WᵀW, lower triangle, summed over blocks of rows.
 
+use super::team::join;
 use crate::Result;
 use crate::tensor::{Block, Blocks, Layout};
-use faer::linalg::matmul::triangular::{self, BlockStructure};
-use faer::{Accum, Mat, MatRef, Par};
+use faer::linalg::matmul::{
+    matmul,
+    triangular::{self, BlockStructure},
+};
+use faer::{Accum, Mat, MatMut, MatRef, Par};
+
+/// Order from which the sum is cut in two parts, for two threads if there are. A function of the shape alone.
+const SHARED: usize = 256;
 
 /// The Gram matrix of one matrix: M × M, of which only the lower triangle is kept.
 pub struct Gram {
@@ -18,8 +25,8 @@ impl Gram {
         Self { lower: Mat::zeros(m, m), transposed: Vec::new(), nonzero: false }
     }
 
-    /// Adds BᵀB of a block of rows. On one thread: the sum's bits depend on the blocks and their order alone.
-    pub fn add(&mut self, block: Block<'_>) {
+    /// Adds BᵀB of a block of rows, on one thread or two: the sum's bits depend on the blocks and their order alone.
+    pub fn add(&mut self, block: Block<'_>, threads: usize) {
         let m = self.lower.nrows();
         self.nonzero = self.nonzero || block.values.iter().any(|&x| x != 0.0);
         let transposed = &mut self.transposed;
@@ -36,16 +43,22 @@ impl Gram {
         };
         let left = MatRef::from_column_major_slice(left, m, block.rows);
         let right = MatRef::from_column_major_slice(right, block.rows, m);
-        triangular::matmul(
-            self.lower.as_mut(),
-            BlockStructure::TriangularLower,
-            Accum::Add,
-            left,
-            BlockStructure::Rectangular,
-            right,
-            BlockStructure::Rectangular,
-            1.0,
-            Par::Seq,
+        if m < SHARED {
+            add_triangle(self.lower.as_mut(), left, right);
+            return;
+        }
+        // two parts of equal area: the columns left of 0.29·m, and the triangle right of them
+        let middle = (m * 29 / 100).next_multiple_of(16);
+        let (head, _, rest, tail) = self.lower.as_mut().split_at_mut(middle, middle);
+        let (left_head, left_tail) = left.split_at_row(middle);
+        let (right_head, right_tail) = right.split_at_col(middle);
+        join(
+            threads,
+            || {
+                add_triangle(head, left_head, right_head);
+                matmul(rest, Accum::Add, left_tail, right_head, 1.0, Par::Seq);
+            },
+            || add_triangle(tail, left_tail, right_tail),
         );
     }
 
@@ -74,11 +87,26 @@ impl Gram {
     }
 }
 
+/// lower += left·right on and below the diagonal.
+fn add_triangle(lower: MatMut<'_, f64>, left: MatRef<'_, f64>, right: MatRef<'_, f64>) {
+    triangular::matmul(
+        lower,
+        BlockStructure::TriangularLower,
+        Accum::Add,
+        left,
+        BlockStructure::Rectangular,
+        right,
+        BlockStructure::Rectangular,
+        1.0,
+        Par::Seq,
+    );
+}
+
 /// The Gram matrix of every matrix of `blocks`.
-pub(super) fn grams(blocks: &mut dyn Blocks) -> Result<Vec<Gram>> {
+pub(super) fn grams(blocks: &mut dyn Blocks, threads: usize) -> Result<Vec<Gram>> {
     let mut grams: Vec<Gram> = (0..blocks.count()).map(|_| Gram::new(blocks.m())).collect();
     blocks.stream(&mut |matrix, block| {
-        grams[matrix].add(block);
+        grams[matrix].add(block, threads);
         Ok(())
     })?;
     Ok(grams)

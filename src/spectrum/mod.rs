@@ -8,6 +8,7 @@
 pub mod eigen;
 mod gram;
 mod svd;
+mod team;
 
 pub use gram::Gram;
 
@@ -45,6 +46,8 @@ pub struct SpectrumOptions {
     /// The SVD takes over when λmin < this · λmax · M · ε. 64 keeps every eigenvalue above the noise; a larger value
     /// keeps the small ones accurate too.
     pub floor_factor: f64,
+    /// Threads that may work on one matrix: 1 or 2. The result has the same bits.
+    pub threads: usize,
 }
 
 /// Eigenvalues of one matrix.
@@ -92,8 +95,8 @@ impl Spectrum {
 pub fn spectrum(blocks: &mut dyn Blocks, options: &SpectrumOptions) -> Result<Spectrum> {
     let mut found: Vec<Option<MatrixSpectrum>> = vec![None; blocks.count()];
     if options.method == MethodChoice::Auto {
-        for (slot, gram) in found.iter_mut().zip(gram::grams(blocks)?) {
-            *slot = by_gram(gram, blocks.m(), options.floor_factor)?;
+        for (slot, gram) in found.iter_mut().zip(gram::grams(blocks, options.threads)?) {
+            *slot = by_gram(gram, options)?;
         }
     }
     if found.iter().any(Option::is_none) {
@@ -103,17 +106,17 @@ pub fn spectrum(blocks: &mut dyn Blocks, options: &SpectrumOptions) -> Result<Sp
 }
 
 /// `None` if the smallest eigenvalue is lost in the noise.
-fn by_gram(gram: Gram, m: usize, floor_factor: f64) -> Result<Option<MatrixSpectrum>> {
+fn by_gram(gram: Gram, options: &SpectrumOptions) -> Result<Option<MatrixSpectrum>> {
     let (trace, frobenius) = gram.check_sums();
     if !frobenius.is_finite() || (trace == 0.0 && gram.saw_nonzero()) {
         return Err(Error::new(ErrorKind::NonFinite, "the eigenvalues leave the range of f64"));
     }
-    let eigenvalues = eigen::eigenvalues(gram.into_lower())?;
+    let eigenvalues = eigen::eigenvalues(gram.into_lower(), options.threads)?;
     check_sums(&eigenvalues, trace, frobenius)?;
     let largest = eigenvalues.last().copied().unwrap_or(0.0);
     let smallest = eigenvalues.first().copied().unwrap_or(0.0);
-    let noise_floor = noise_floor(m, largest);
-    if smallest < floor_factor * noise_floor && largest > 0.0 {
+    let noise_floor = noise_floor(eigenvalues.len(), largest);
+    if smallest < options.floor_factor * noise_floor && largest > 0.0 {
         return Ok(None);
     }
     Ok(Some(MatrixSpectrum { eigenvalues, method: Method::Gram, noise_floor }))
@@ -150,20 +153,19 @@ pub struct Eigenvectors {
 /// # Errors
 /// As [`spectrum`].
 pub fn eigenvectors(blocks: &mut dyn Blocks, visit: &mut dyn FnMut(Eigenvectors)) -> Result<()> {
-    for gram in gram::grams(blocks)? {
+    for gram in gram::grams(blocks, 1)? {
         visit(eigen::eigenvectors(gram.into_lower())?);
     }
     Ok(())
 }
 
-/// Peak memory in bytes of [`spectrum`] for `count` matrices of N × M beside the streamed blocks: the Gram matrices,
-/// and the solver's copies.
+/// Peak memory in bytes of [`spectrum`] for `count` matrices of N × M beside the streamed blocks: the Gram matrices
+/// (the solver works in place), or, since any layer may turn out to need it, the SVD.
 pub fn bytes_needed(count: u64, n: u64, m: u64, method: MethodChoice) -> u64 {
-    let square = m.saturating_mul(m).saturating_mul(8);
-    let gram = count.saturating_mul(square).saturating_add(square.saturating_mul(eigen::COPIES));
-    let svd = svd::bytes_needed(n, m);
+    let gram = count.saturating_mul(m).saturating_mul(m).saturating_mul(8);
+    let svd = svd::bytes_needed(count, n, m);
     match method {
-        MethodChoice::Auto => gram,
+        MethodChoice::Auto => gram.max(svd),
         MethodChoice::Svd => svd,
     }
 }
@@ -172,4 +174,164 @@ pub fn bytes_needed(count: u64, n: u64, m: u64, method: MethodChoice) -> u64 {
 pub fn flops(count: u64, n: u64, m: u64) -> f64 {
     let (count, n, m) = (count as f64, n as f64, m as f64);
     count * (n * m * m + 4.0 / 3.0 * m * m * m)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::{Block, Layout, block_rows};
+    use rand::{RngExt, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    /// One N × M matrix in memory, row-major.
+    struct Dense {
+        n: usize,
+        m: usize,
+        values: Vec<f64>,
+    }
+
+    impl Dense {
+        fn random(n: usize, m: usize, seed: u64) -> Self {
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            Self { n, m, values: (0..n * m).map(|_| rng.random::<f64>() - 0.5).collect() }
+        }
+
+        /// A product of n × rank and rank × m.
+        fn of_rank(n: usize, m: usize, rank: usize) -> Self {
+            let (a, b) = (Self::random(n, rank, 3), Self::random(rank, m, 4));
+            let entry =
+                |i: usize, j: usize| (0..rank).map(|k| a.values[i * rank + k] * b.values[k * m + j]).sum();
+            Self { n, m, values: (0..n * m).map(|at| entry(at / m, at % m)).collect() }
+        }
+
+        fn spectrum(&mut self, method: MethodChoice) -> MatrixSpectrum {
+            let options = SpectrumOptions { method, floor_factor: 64.0, threads: 1 };
+            spectrum(self, &options).unwrap().matrices.remove(0)
+        }
+    }
+
+    impl Blocks for Dense {
+        fn count(&self) -> usize {
+            1
+        }
+        fn n(&self) -> usize {
+            self.n
+        }
+        fn m(&self) -> usize {
+            self.m
+        }
+        fn stream(&mut self, visit: &mut dyn FnMut(usize, Block<'_>) -> Result<()>) -> Result<()> {
+            for rows in self.values.chunks(block_rows(self.m, 1) * self.m) {
+                visit(0, Block { values: rows, rows: rows.len() / self.m, layout: Layout::RowMajor })?;
+            }
+            Ok(())
+        }
+    }
+
+    const SHAPES: [(usize, usize); 14] = [
+        (1, 1),
+        (5, 1),
+        (2, 2),
+        (9, 8),
+        (17, 16),
+        (40, 25),
+        (64, 64),
+        (100, 49),
+        (130, 129),
+        (385, 384),
+        (800, 24),
+        (1000, 130),
+        (3000, 7),
+        (500, 200),
+    ];
+
+    #[test]
+    fn gram_and_svd_agree_with_faers_singular_values() {
+        for (n, m) in SHAPES {
+            let mut dense = Dense::random(n, m, (n * m) as u64);
+            let reference =
+                faer::MatRef::from_row_major_slice(&dense.values, n, m).singular_values().unwrap();
+            let reference: Vec<f64> = reference.iter().rev().map(|s| s * s).collect();
+            let largest = reference[m - 1];
+            for method in [MethodChoice::Auto, MethodChoice::Svd] {
+                let found = dense.spectrum(method);
+                for (a, b) in found.eigenvalues.iter().zip(&reference) {
+                    // faer's own error counts as well
+                    assert!((a - b).abs() <= 1e-13 * largest, "{n} × {m}, {method:?}: {a} {b}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rank_deficient_matrices_are_done_by_svd() {
+        for (n, m, rank) in [(60, 50, 20), (400, 50, 20), (50, 50, 49), (700, 30, 1)] {
+            let mut dense = Dense::of_rank(n, m, rank);
+            let found = dense.spectrum(MethodChoice::Auto);
+            assert_eq!(found.method, Method::Svd, "{n} × {m} of rank {rank}");
+            let largest = found.eigenvalues[m - 1];
+            let tolerance = (n as f64 * f64::EPSILON).powi(2) * largest;
+            let above = found.eigenvalues.iter().filter(|x| **x > tolerance).count();
+            assert_eq!(above, rank, "{n} × {m}");
+            assert!(found.noise_floor <= 1e-24 * largest, "the floor is that of the SVD");
+        }
+    }
+
+    #[test]
+    fn full_rank_matrices_are_done_by_gram() {
+        let found = Dense::random(300, 100, 9).spectrum(MethodChoice::Auto);
+        assert_eq!(found.method, Method::Gram);
+        assert!(found.eigenvalues[0] > 64.0 * found.noise_floor);
+    }
+
+    #[test]
+    fn permuting_rows_changes_rounding_alone() {
+        let mut dense = Dense::random(500, 60, 11);
+        let before = dense.spectrum(MethodChoice::Auto).eigenvalues;
+        let mut rows: Vec<Vec<f64>> = dense.values.chunks(60).map(<[f64]>::to_vec).collect();
+        rows.reverse();
+        dense.values = rows.concat();
+        let after = dense.spectrum(MethodChoice::Auto).eigenvalues;
+        let largest = before[59];
+        assert!(before.iter().zip(&after).all(|(a, b)| (a - b).abs() <= 16.0 * f64::EPSILON * largest));
+    }
+
+    #[test]
+    fn squares_that_overflow_or_vanish_are_refused() {
+        let options = SpectrumOptions { method: MethodChoice::Auto, floor_factor: 64.0, threads: 1 };
+        for scale in [1e200, 1e-200] {
+            let mut dense = Dense::random(20, 10, 1);
+            dense.values.iter_mut().for_each(|x| *x *= scale);
+            assert_eq!(spectrum(&mut dense, &options).unwrap_err().kind(), ErrorKind::NonFinite);
+        }
+    }
+
+    #[test]
+    fn two_threads_give_the_bits_of_one() {
+        for (n, m) in [(50, 40), (700, 600), (1100, 1030)] {
+            let mut dense = Dense::random(n, m, 21);
+            let mut bits = |threads| {
+                let options = SpectrumOptions { method: MethodChoice::Auto, floor_factor: 64.0, threads };
+                spectrum(&mut dense, &options).unwrap().pooled()
+            };
+            assert_eq!(bits(1), bits(2), "{n} × {m}");
+        }
+    }
+
+    #[test]
+    fn vectors_are_eigenvectors() {
+        let mut dense = Dense::random(80, 30, 2);
+        let w = faer::Mat::from_fn(80, 30, |i, j| dense.values[i * 30 + j]);
+        let gram = w.transpose() * &w;
+        eigenvectors(&mut dense, &mut |found| {
+            let left = &gram * &found.vectors;
+            for j in 0..30 {
+                for i in 0..30 {
+                    let right = found.eigenvalues[j] * found.vectors[(i, j)];
+                    assert!((left[(i, j)] - right).abs() < 1e-12 * found.eigenvalues[29]);
+                }
+            }
+        })
+        .unwrap();
+    }
 }

@@ -116,8 +116,14 @@ fn values_scratch(rows: usize, cols: usize) -> StackReq {
     svd_scratch::<f64>(rows, cols, no, no, Par::Seq, Default::default())
 }
 
-/// Peak memory in bytes of one matrix's SVD.
-pub(super) fn bytes_needed(n: u64, m: u64) -> u64 {
-    let rows = capacity(n as usize, m as usize) as u64;
-    rows.saturating_mul(m).saturating_mul(8).saturating_add(m.saturating_mul(m).saturating_mul(8 * 4))
+/// Peak memory in bytes when all of `count` matrices need the SVD: the gathered rows of each, and the work space of
+/// one.
+pub(super) fn bytes_needed(count: u64, n: u64, m: u64) -> u64 {
+    let (Ok(rows), Ok(cols)) = (usize::try_from(n), usize::try_from(m)) else { return u64::MAX };
+    if cols.checked_mul(cols).and_then(|square| square.checked_mul(64)).is_none() {
+        return u64::MAX;
+    }
+    let held = capacity(rows, cols);
+    let scratch = values_scratch(held.min(2 * cols), cols).unaligned_bytes_required() as u64;
+    count.saturating_mul(held as u64).saturating_mul(m).saturating_mul(8).saturating_add(scratch)
 }

@@ -158,7 +158,9 @@ mod tests {
     #[test]
     fn f32_path_agrees_with_f64_path_for_all_16_bit_patterns() {
         let bytes: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
-        for dtype in [DType::F16, DType::BF16, DType::I16, DType::U16, DType::F8E4M3, DType::F8E5M2, DType::I8] {
+        for dtype in
+            [DType::F16, DType::BF16, DType::I16, DType::U16, DType::F8E4M3, DType::F8E5M2, DType::I8]
+        {
             let n = bytes.len() / dtype.bytes() as usize;
             let (mut wide, mut narrow) = (vec![0.0; n], vec![0.0f32; n]);
             decode(dtype, &bytes, &mut wide);

@@ -52,9 +52,10 @@ pub trait Blocks {
     fn stream(&mut self, visit: &mut dyn FnMut(usize, Block<'_>) -> Result<()>) -> Result<()>;
 }
 
-/// Rows in a block of an N × M matrix: enough for a matrix product to be compute bound, and at most 16 MiB of f64.
+/// Rows in a block of `count` N × M matrices that lie interleaved: enough for a matrix product to be compute bound; at
+/// most 16 MiB of f64 for one matrix, and 4 MiB for several together, which are gathered from it while it is in cache.
 /// A function of the shape alone: the boundaries decide the order of summation, hence the bits of the result.
-pub fn block_rows(m: usize) -> usize {
-    const MOST_ELEMENTS: usize = 2 << 20;
-    (MOST_ELEMENTS / m.max(1)).clamp(64, 384)
+pub fn block_rows(m: usize, count: usize) -> usize {
+    let (most_elements, fewest) = if count > 1 { (1 << 19, 16) } else { (2 << 20, 64) };
+    (most_elements / (m * count).max(1)).clamp(fewest, 384)
 }

@@ -16,7 +16,7 @@ use std::sync::mpsc::sync_channel;
 pub const CHUNK_BYTES: u64 = 8 << 20;
 
 /// What reading a layer needs to know beside the tensor.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct ReadOptions {
     /// Factor on every element (WeightWatcher's conv2d_norm).
     pub factor: f64,
@@ -24,6 +24,12 @@ pub struct ReadOptions {
     pub scales: Option<Scales>,
     /// Set by Ctrl-C: reading stops with `Interrupted`.
     pub cancel: Arc<AtomicBool>,
+}
+
+impl Default for ReadOptions {
+    fn default() -> Self {
+        Self { factor: 1.0, scales: None, cancel: Arc::default() }
+    }
 }
 
 /// How many NaN and infinite elements a layer has.
@@ -52,12 +58,7 @@ pub struct LayerReader {
 impl LayerReader {
     /// A reader of these views of `tensor`, which lies in `file`. Views have the same shape and strides, and their
     /// offsets ascend; they lie within the tensor.
-    pub fn new(
-        file: Arc<dyn ReadAt>,
-        tensor: Tensor,
-        views: Vec<MatrixView>,
-        options: ReadOptions,
-    ) -> Self {
+    pub fn new(file: Arc<dyn ReadAt>, tensor: Tensor, views: Vec<MatrixView>, options: ReadOptions) -> Self {
         let shape = Shape { dtype: tensor.dtype, views, factor: options.factor, scales: options.scales };
         Self { file, tensor, shape, cancel: options.cancel, whole: None, digest: None }
     }
@@ -167,7 +168,7 @@ impl Blocks for LayerReader {
         let mut hasher = self.digest.is_none().then(|| self.hasher());
         let mut window = Window::default();
         let mut bad = NonFinite::default();
-        let (tall, step) = (self.shape.is_tall(), block_rows(self.m()) as u64);
+        let (tall, step) = (self.shape.is_tall(), block_rows(self.m(), self.count()) as u64);
         let layout = layout_of(tall);
         self.each_chunk(&mut |rows, raw| {
             if let Some(hasher) = &mut hasher {
@@ -214,7 +215,7 @@ fn is_held(shape: &Shape) -> bool {
 /// Rows of a chunk: as many whole blocks as fit [`CHUNK_BYTES`], at least one.
 fn chunk_rows(shape: &Shape) -> u64 {
     let view = shape.first();
-    let block = block_rows(view.rows.min(view.cols) as usize) as u64;
+    let block = block_rows(view.rows.min(view.cols) as usize, shape.views.len()) as u64;
     let row_bytes = view.row_stride * shape.dtype.bytes();
     (CHUNK_BYTES / row_bytes.max(1) / block).max(1) * block
 }
@@ -228,7 +229,7 @@ pub fn bytes_needed(tensor: &Tensor, views: &[MatrixView]) -> u64 {
     let copies = if is_held(&shape) { 1 } else { 2 };
     let raw = (covering.end - covering.start) * shape.dtype.bytes() * copies;
     let (n, m) = (view.rows.max(view.cols), view.rows.min(view.cols));
-    let block = (block_rows(m as usize) as u64).min(n);
+    let block = (block_rows(m as usize, views.len()) as u64).min(n);
     let buffers = if views.len() > 1 { view.col_stride.max(1) + 1 } else { 1 };
     raw.saturating_add(block.saturating_mul(m).saturating_mul(8 * buffers))
 }
@@ -251,4 +252,183 @@ fn count_non_finite(values: &[f64], bad: &mut NonFinite) {
 
 fn non_finite(bad: &NonFinite) -> Error {
     Error::new(ErrorKind::NonFinite, format!("{} NaN and {} infinite elements", bad.nan, bad.infinite))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::DType;
+    use crate::format::testing::MemoryFile;
+    use crate::tensor::{Layout, Shuffled};
+
+    /// A tensor of F32 values 0, 1, 2, … in a file of its own.
+    fn counting_tensor(elements: u64) -> (Arc<dyn ReadAt>, Tensor) {
+        let bytes: Vec<u8> = (0..elements).flat_map(|i| (i as f32).to_le_bytes()).collect();
+        let range = 0..bytes.len() as u64;
+        let shape = vec![elements];
+        let tensor = Tensor { name: "t".to_owned(), dtype: DType::F32, shape, file: 0, range };
+        (Arc::new(MemoryFile::new("m", bytes)), tensor)
+    }
+
+    /// All matrices in the tall orientation, row-major, put together from their blocks.
+    fn collect(blocks: &mut dyn Blocks) -> Vec<Vec<f64>> {
+        let m = blocks.m();
+        let mut all = vec![Vec::new(); blocks.count()];
+        blocks
+            .stream(&mut |matrix, block| {
+                for r in 0..block.rows {
+                    all[matrix].extend((0..m).map(|c| match block.layout {
+                        Layout::RowMajor => block.values[r * m + c],
+                        Layout::ColumnMajor => block.values[c * block.rows + r],
+                    }));
+                }
+                Ok(())
+            })
+            .unwrap();
+        all
+    }
+
+    /// What a view's elements must be: the value is the element's place.
+    fn expected(view: &MatrixView) -> Vec<f64> {
+        let at = |r: u64, c: u64| (view.offset + r * view.row_stride + c * view.col_stride) as f64;
+        let (n, m) = (view.rows.max(view.cols), view.rows.min(view.cols));
+        let tall = view.rows >= view.cols;
+        (0..n).flat_map(|r| (0..m).map(move |c| if tall { at(r, c) } else { at(c, r) })).collect()
+    }
+
+    fn view(offset: u64, (rows, cols): (u64, u64), (row_stride, col_stride): (u64, u64)) -> MatrixView {
+        MatrixView { offset, rows, cols, row_stride, col_stride }
+    }
+
+    #[test]
+    fn every_kind_of_view_gives_its_elements() {
+        let kernel = |offsets: std::ops::Range<u64>, shape, strides| {
+            offsets.map(|offset| view(offset, shape, strides)).collect::<Vec<_>>()
+        };
+        let cases = [
+            ("whole tall", vec![view(0, (900, 7), (7, 1))]),
+            ("whole wide", vec![view(0, (5, 1000), (1000, 1))]),
+            ("rows of a fused tensor", vec![view(600, (50, 12), (12, 1))]),
+            ("columns of a fused tensor", vec![view(20, (100, 20), (60, 1))]),
+            ("convolution, out ≥ in", kernel(0..9, (30, 20), (180, 9))),
+            ("convolution, out < in", kernel(0..9, (6, 500), (4500, 9))),
+            ("depthwise", kernel(0..3, (64, 1), (3, 3))),
+            ("one slice", kernel(4..5, (30, 20), (180, 9))),
+            ("an expert, transposed", vec![view(350, (20, 30), (1, 20))]),
+            ("one element", vec![view(3, (1, 1), (1, 1))]),
+        ];
+        for (name, views) in cases {
+            let (file, tensor) = counting_tensor(30_000);
+            let mut reader = LayerReader::new(file, tensor, views.clone(), ReadOptions::default());
+            let wanted: Vec<Vec<f64>> = views.iter().map(expected).collect();
+            assert_eq!(collect(&mut reader), wanted, "{name}");
+            let digest = reader.digest();
+            assert_eq!(collect(&mut reader), wanted, "{name}, again");
+            assert!(digest.is_some() && digest == reader.digest(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_tall_layer_is_read_in_chunks_that_tile_it_once_a_pass() {
+        let (rows, cols) = (700_000, 5); // 14 MB
+        let bytes = vec![1u8; (rows * cols * 4) as usize];
+        let range = 0..bytes.len() as u64;
+        let file = Arc::new(MemoryFile::new("m", bytes));
+        let tensor =
+            Tensor { name: "t".to_owned(), dtype: DType::F32, shape: vec![rows, cols], file: 0, range };
+        let views = vec![view(0, (rows, cols), (cols, 1))];
+        assert!(bytes_needed(&tensor, &views) <= 3 * CHUNK_BYTES);
+        let mut reader = LayerReader::new(file.clone(), tensor, views, ReadOptions::default());
+        reader.prefetch().unwrap();
+        let mut seen = 0;
+        reader
+            .stream(&mut |_, block| {
+                seen += block.rows as u64;
+                Ok(())
+            })
+            .unwrap();
+        assert_eq!(seen, rows);
+        let reads = file.reads.lock().unwrap().clone();
+        assert!(reads.len() > 1 && reads.iter().all(|r| r.end - r.start <= CHUNK_BYTES));
+        assert_eq!(reads[0].start, 0);
+        assert!(reads.windows(2).all(|pair| pair[0].end == pair[1].start));
+    }
+
+    #[test]
+    fn the_digest_follows_content_and_unfolding_not_chunks_or_names() {
+        let digest = |name: &str, shape: (u64, u64), elements| {
+            let (file, mut tensor) = counting_tensor(elements);
+            tensor.name = name.to_owned();
+            let mut reader =
+                LayerReader::new(file, tensor, vec![view(0, shape, (shape.1, 1))], ReadOptions::default());
+            collect(&mut reader);
+            reader.digest().unwrap()
+        };
+        assert_eq!(digest("a", (60, 50), 3000), digest("b", (60, 50), 3000));
+        assert_ne!(digest("a", (60, 50), 3000), digest("a", (50, 60), 3000));
+        assert_ne!(digest("a", (60, 50), 3000), digest("a", (60, 49), 3000));
+    }
+
+    #[test]
+    fn not_finite_elements_are_counted_over_the_whole_layer() {
+        let mut values = vec![1.0f32; 5000];
+        values[3] = f32::NAN;
+        values[2500] = f32::INFINITY;
+        values[4999] = f32::NEG_INFINITY;
+        let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+        let range = 0..bytes.len() as u64;
+        let tensor = Tensor { name: "t".to_owned(), dtype: DType::F32, shape: vec![1000, 5], file: 0, range };
+        let file = Arc::new(MemoryFile::new("m", bytes));
+        let mut reader =
+            LayerReader::new(file, tensor, vec![view(0, (1000, 5), (5, 1))], ReadOptions::default());
+        let error = reader.stream(&mut |_, _| Ok(())).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NonFinite);
+        assert_eq!(error.to_string(), "tensor 't': 1 NaN and 2 infinite elements");
+    }
+
+    #[test]
+    fn cancelling_stops_between_blocks() {
+        let (file, tensor) = counting_tensor(5000);
+        let options = ReadOptions::default();
+        let cancel = Arc::clone(&options.cancel);
+        let mut reader = LayerReader::new(file, tensor, vec![view(0, (1000, 5), (5, 1))], options);
+        let mut blocks = 0;
+        let error = reader
+            .stream(&mut |_, _| {
+                blocks += 1;
+                cancel.store(true, Ordering::Relaxed);
+                Ok(())
+            })
+            .unwrap_err();
+        assert_eq!((error.kind(), blocks), (ErrorKind::Interrupted, 1));
+    }
+
+    #[test]
+    fn a_shuffle_permutes_each_matrix_and_repeats_with_its_seed() {
+        for exact in [true, false] {
+            let (file, tensor) = counting_tensor(1800);
+            let views = (0..9).map(|offset| view(offset, (20, 10), (90, 9))).collect();
+            let mut reader = LayerReader::new(file, tensor, views, ReadOptions::default());
+            let before = collect(&mut reader);
+            let shuffled = |seed| {
+                let (file, tensor) = counting_tensor(1800);
+                let views = (0..9).map(|offset| view(offset, (20, 10), (90, 9))).collect();
+                let mut reader = LayerReader::new(file, tensor, views, ReadOptions::default());
+                let mut copy = Shuffled::copy(&mut reader, exact).unwrap();
+                copy.shuffle(seed);
+                collect(&mut copy)
+            };
+            assert_eq!(shuffled(7), shuffled(7));
+            assert_ne!(shuffled(7), shuffled(8));
+            for (own, permuted) in before.iter().zip(shuffled(7)) {
+                assert_ne!(own, &permuted);
+                let sorted = |values: &[f64]| {
+                    let mut values = values.to_vec();
+                    values.sort_by(f64::total_cmp);
+                    values
+                };
+                assert_eq!(sorted(own), sorted(&permuted), "the same elements");
+            }
+        }
+    }
 }

@@ -93,7 +93,7 @@ impl Blocks for Shuffled {
     }
 
     fn stream(&mut self, visit: &mut dyn FnMut(usize, Block<'_>) -> Result<()>) -> Result<()> {
-        let (size, m, step) = (self.n * self.m, self.m, block_rows(self.m));
+        let (size, m, step) = (self.n * self.m, self.m, block_rows(self.m, 1));
         let mut wide = vec![0.0; step.min(self.n) * m];
         for matrix in 0..self.count {
             let mut row = 0;

@@ -1,7 +1,8 @@
 //! Dense → band: blocked Householder reflections from both sides, all but the panels in matrix products.
 
-use super::panel::{product, qr};
-use faer::prelude::{Reborrow, ReborrowMut};
+use super::panel::{product, qr, slice};
+use crate::spectrum::team::join;
+use faer::prelude::{IntoConst, Reborrow, ReborrowMut};
 use faer::{Accum, Mat, MatMut, MatRef};
 
 /// Columns of a tile of the trailing matrix.
@@ -17,14 +18,18 @@ pub(super) struct Band {
     pub(super) values: Vec<f64>,
 }
 
+/// Order from which two owners sum a symmetric product, on two threads if there are. A function of the shape alone:
+/// the owners decide the order of summation, hence the bits.
+const SHARED: usize = 512;
+
 /// Reduces the symmetric matrix whose lower triangle is given to a similar one of bandwidth `width`.
-pub(super) fn reduce(mut a: Mat<f64>, width: usize) -> Band {
+pub(super) fn reduce(mut a: Mat<f64>, width: usize, threads: usize) -> Band {
     let n = a.nrows();
     mirror_diagonal_tiles(&mut a);
     let mut work = Work::new(n, width);
     let mut k = 0;
     while k + width + 1 < n {
-        step(&mut a, k, width, &mut work);
+        step(&mut a, k, &mut work, threads);
         k += width;
     }
     extract(&a, width)
@@ -35,7 +40,8 @@ struct Work {
     /// [X | V] and [V | X], m × 2w each: the rank-2w update is then one product.
     xv: Mat<f64>,
     vx: Mat<f64>,
-    y: Mat<f64>,
+    /// Two owners' shares of A·V.
+    y: [Mat<f64>; 2],
     t: Mat<f64>,
     small: Mat<f64>,
     smaller: Mat<f64>,
@@ -47,7 +53,7 @@ impl Work {
         Self {
             xv: Mat::zeros(n, 2 * w),
             vx: Mat::zeros(n, 2 * w),
-            y: Mat::zeros(n, w),
+            y: [Mat::zeros(n, w), Mat::zeros(if n > SHARED { n } else { 0 }, w)],
             t: square(),
             small: square(),
             smaller: square(),
@@ -57,7 +63,8 @@ impl Work {
 
 /// Annihilates what is below the band in columns k … k + width, and updates the trailing matrix A:
 /// with Q = I − V·T·Vᵀ, Y = A·V·T and X = Y − ½·V·(Tᵀ·Vᵀ·Y), QᵀAQ = A − X·Vᵀ − V·Xᵀ.
-fn step(a: &mut Mat<f64>, k: usize, width: usize, work: &mut Work) {
+fn step(a: &mut Mat<f64>, k: usize, work: &mut Work, threads: usize) {
+    let width = work.t.ncols();
     let m = a.nrows() - k - width;
     let w = width.min(m);
     let mut v = work.vx.as_mut().submatrix_mut(0, 0, m, w);
@@ -70,10 +77,9 @@ fn step(a: &mut Mat<f64>, k: usize, width: usize, work: &mut Work) {
     }
     let mut trailing = a.as_mut().submatrix_mut(k + width, k + width, m, m);
     let (v, t) = (v.rb(), t.rb());
-    let mut y = work.y.as_mut().submatrix_mut(0, 0, m, w);
-    symmetric_product(y.rb_mut(), trailing.rb(), v, k + width);
+    let y = symmetric_product(&mut work.y, trailing.rb(), v, (k + width, threads));
     let mut x = work.xv.as_mut().submatrix_mut(0, 0, m, w);
-    product(x.rb_mut(), Accum::Replace, y.rb(), t, 1.0);
+    product(x.rb_mut(), Accum::Replace, y, t, 1.0);
     let mut small = work.small.as_mut().submatrix_mut(0, 0, w, w);
     let mut smaller = work.smaller.as_mut().submatrix_mut(0, 0, w, w);
     product(small.rb_mut(), Accum::Replace, v.transpose(), x.rb(), 1.0);
@@ -81,7 +87,7 @@ fn step(a: &mut Mat<f64>, k: usize, width: usize, work: &mut Work) {
     product(x.rb_mut(), Accum::Add, v, smaller.rb(), -0.5);
     fill_pairs(work, m, w);
     let (xv, vx) = (work.xv.as_ref().submatrix(0, 0, m, 2 * w), work.vx.as_ref().submatrix(0, 0, m, 2 * w));
-    symmetric_update(trailing.rb_mut(), xv, vx, k + width);
+    symmetric_update(trailing.rb_mut(), (xv, vx), k + width, threads);
 }
 
 /// rest ← Qᵀ·rest.
@@ -118,11 +124,42 @@ fn tiles(start: usize, m: usize) -> impl Iterator<Item = (usize, usize)> {
     })
 }
 
-/// y = A·v with A's tiles on and below the diagonal (those on it full).
-fn symmetric_product(mut y: MatMut<'_, f64>, a: MatRef<'_, f64>, v: MatRef<'_, f64>, start: usize) {
+/// A·v with A's tiles on and below the diagonal (those on it full), in the first of `shares`. In a large matrix one
+/// owner sums the even columns of tiles, another the odd ones.
+fn symmetric_product<'a>(
+    shares: &'a mut [Mat<f64>; 2],
+    a: MatRef<'_, f64>,
+    v: MatRef<'_, f64>,
+    (start, threads): (usize, usize),
+) -> MatRef<'a, f64> {
+    let (m, w) = (a.nrows(), v.ncols());
+    let [first, second] = shares;
+    let mut first = first.as_mut().submatrix_mut(0, 0, m, w);
+    if m < SHARED {
+        share(first.rb_mut(), a, v, tiles(start, m));
+        return first.into_const();
+    }
+    let mut second = second.as_mut().submatrix_mut(0, 0, m, w);
+    let even = tiles(start, m).step_by(2);
+    let odd = tiles(start, m).skip(1).step_by(2);
+    join(threads, || share(first.rb_mut(), a, v, even), || share(second.rb_mut(), a, v, odd));
+    for j in 0..w {
+        let (to, from) = (slice(first.rb_mut(), j), slice(second.rb_mut(), j));
+        to.iter_mut().zip(from.iter()).for_each(|(to, from)| *to += from);
+    }
+    first.into_const()
+}
+
+/// y = the share of A·v that some columns of tiles have.
+fn share(
+    mut y: MatMut<'_, f64>,
+    a: MatRef<'_, f64>,
+    v: MatRef<'_, f64>,
+    columns: impl Iterator<Item = (usize, usize)>,
+) {
     let (m, w) = (a.nrows(), v.ncols());
     y.fill(0.0);
-    for (j, cols) in tiles(start, m) {
+    for (j, cols) in columns {
         let v_here = v.subrows(j, cols);
         let diagonal = a.submatrix(j, j, cols, cols);
         product(y.rb_mut().subrows_mut(j, cols), Accum::Add, diagonal, v_here, 1.0);
@@ -135,13 +172,38 @@ fn symmetric_product(mut y: MatMut<'_, f64>, a: MatRef<'_, f64>, v: MatRef<'_, f
     }
 }
 
-/// A −= X·Vᵀ + V·Xᵀ on the tiles on and below the diagonal.
-fn symmetric_update(mut a: MatMut<'_, f64>, xv: MatRef<'_, f64>, vx: MatRef<'_, f64>, start: usize) {
+/// A −= X·Vᵀ + V·Xᵀ on the tiles on and below the diagonal. Each tile is on its own: who updates it does not matter.
+fn symmetric_update(
+    a: MatMut<'_, f64>,
+    pairs: (MatRef<'_, f64>, MatRef<'_, f64>),
+    start: usize,
+    threads: usize,
+) {
     let m = a.nrows();
-    for (j, cols) in tiles(start, m) {
+    // half of the area below the diagonal lies left of 0.29·m
+    let middle = tiles(start, m).map(|(j, _)| j).find(|&j| j * 100 >= m * 29).unwrap_or(m);
+    let (left, right) = a.split_at_col_mut(middle);
+    let columns = |from: usize, to: usize| tiles(start, m).filter(move |(j, _)| (from..to).contains(j));
+    let threads = if m < SHARED { 1 } else { threads };
+    join(
+        threads,
+        || update(left, 0, pairs, columns(0, middle)),
+        || update(right, middle, pairs, columns(middle, m)),
+    );
+}
+
+/// Some columns of tiles of the update; `a` starts at column `first` of the trailing matrix.
+fn update(
+    mut a: MatMut<'_, f64>,
+    first: usize,
+    (xv, vx): (MatRef<'_, f64>, MatRef<'_, f64>),
+    columns: impl Iterator<Item = (usize, usize)>,
+) {
+    let m = a.nrows();
+    for (j, cols) in columns {
         let right = vx.subrows(j, cols).transpose();
         for (i, rows) in row_runs(j, m) {
-            let tile = a.rb_mut().submatrix_mut(i, j, rows, cols);
+            let tile = a.rb_mut().submatrix_mut(i, j - first, rows, cols);
             product(tile, Accum::Add, xv.subrows(i, rows), right, -1.0);
         }
     }

@@ -80,8 +80,7 @@ pub(super) fn dot<F: Fused>(a: &[f64], b: &[f64]) -> f64 {
             sums[lane] = F::mul_add(a[lane], b[lane], sums[lane]);
         }
     }
-    let mut total =
-        ((sums[0] + sums[4]) + (sums[2] + sums[6])) + ((sums[1] + sums[5]) + (sums[3] + sums[7]));
+    let mut total = ((sums[0] + sums[4]) + (sums[2] + sums[6])) + ((sums[1] + sums[5]) + (sums[3] + sums[7]));
     for (a, b) in a_rest.iter().zip(b_rest) {
         total = F::mul_add(*a, *b, total);
     }
