@@ -1,6 +1,8 @@
 //! The commands.
 
-use super::args::{AnalyzeArgs, DescribeArgs, DescribeFormat, EsdArgs, EsdFormat, Format, MeansArgs, Sort, WhatArgs};
+use super::args::{
+    AnalyzeArgs, DescribeArgs, DescribeFormat, EsdArgs, EsdFormat, Format, MeansArgs, Sort, WhatArgs,
+};
 use super::{interrupt, output, progress::Bar};
 use crate::analysis::{self, LayerInput, ModelReport, Options, Status};
 use crate::layer::{self, Layer, SkipReason, Skipped};
@@ -53,7 +55,8 @@ fn verdict(reports: &[ModelReport]) -> ExitCode {
             let reason = row.reason.as_deref().unwrap_or_default();
             if matches!(reason, "NEEDS_MEMORY" | "INTERNAL") {
                 let detail = row.detail.as_deref().unwrap_or_default();
-                let error = Error::new(ErrorKind::TooLarge, detail).in_tensor(&row.tensor).in_file(&report.model.uri);
+                let error =
+                    Error::new(ErrorKind::TooLarge, detail).in_tensor(&row.tensor).in_file(&report.model.uri);
                 anstream::eprintln!("{}: {error}", output::error_word());
                 code = ExitCode::from(2);
             }
@@ -109,7 +112,7 @@ fn open(uri: &str, what: &WhatArgs, options: &Options) -> Result<Model> {
     let source = source::open(uri, &SourceOptions::default())?;
     let catalog = format::read_catalog(source.as_ref())?;
     for note in &catalog.notes {
-        anstream::eprintln!("note: {uri}: {note}");
+        anstream::eprintln!("note: {uri}: {}", crate::error::printable(note));
     }
     let mut layers = layer::layers(&catalog, &options.layers);
     if !what.filters.is_empty() {
