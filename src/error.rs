@@ -120,7 +120,7 @@ impl fmt::Display for Error {
 }
 
 /// Names come from untrusted files: control characters would reach a terminal or split a log line.
-fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     const LONGEST: usize = 400;
     let mut out: String = text.chars().take(LONGEST).flat_map(escape_control).collect();
     if text.chars().nth(LONGEST).is_some() {

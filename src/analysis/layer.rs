@@ -177,6 +177,8 @@ fn mp_columns(evals: &[f64], shape: MatrixShape, options: &Options) -> MpColumns
             w_scale: finite(mp.w_scale),
             bulk_max: finite(mp.bulk_max),
             bulk_min: finite(mp.bulk_min),
+            mp_distance: mp.distance.and_then(finite),
+            mp_converged: mp.distance.map(|_| mp.converged),
         },
         None if options.is_compat() => MpColumns {
             num_spikes: Some(-1),
@@ -185,6 +187,7 @@ fn mp_columns(evals: &[f64], shape: MatrixShape, options: &Options) -> MpColumns
             w_scale: Some(-1.0),
             bulk_max: Some(-1.0),
             bulk_min: Some(-1.0),
+            ..MpColumns::default()
         },
         None => MpColumns::default(),
     }

@@ -140,6 +140,8 @@ pub struct MpColumns {
     pub w_scale: Option<f64>,
     pub bulk_max: Option<f64>,
     pub bulk_min: Option<f64>,
+    pub mp_distance: Option<f64>,
+    pub mp_converged: Option<bool>,
 }
 
 /// The permuted matrix.

@@ -113,7 +113,7 @@ fn open(uri: &str, what: &WhatArgs, options: &Options) -> Result<Model> {
     let source = source::open(uri, &SourceOptions::default())?;
     let catalog = format::read_catalog(source.as_ref())?;
     for note in &catalog.notes {
-        anstream::eprintln!("note: {uri}: {note}");
+        anstream::eprintln!("note: {uri}: {}", crate::error::printable(note));
     }
     let mut layers = layer::layers(&catalog, &options.layers);
     if !what.filters.is_empty() {

@@ -3,6 +3,7 @@
 use super::data::{rows_csv, to_columns};
 use super::table::{new_table, number};
 use crate::analysis::Options;
+use crate::error::printable;
 use crate::layer::Layer;
 use crate::plan;
 use crate::run::Model;
@@ -138,7 +139,7 @@ pub fn describe_table(description: &Description, colour: bool) -> String {
         let role = row.role.as_ref().map(|role| format!(" {role}")).unwrap_or_default();
         let note = [row.reason.map(str::to_owned), row.detail.clone()];
         table.add_row([
-            Cell::new(&row.tensor),
+            Cell::new(printable(&row.tensor)),
             Cell::new(row.dtype),
             Cell::new(shape.join(" × ")),
             Cell::new(kind + &role),
@@ -147,10 +148,10 @@ pub fn describe_table(description: &Description, colour: bool) -> String {
             Cell::new(number(row.flops.map(|flops| flops / 1e9))),
             Cell::new(size(row.bytes)),
             Cell::new(size(row.peak_bytes)),
-            Cell::new(note.into_iter().flatten().collect::<Vec<_>>().join(": ")),
+            Cell::new(printable(&note.into_iter().flatten().collect::<Vec<_>>().join(": "))),
         ]);
     }
-    format!("{} ({})\n{table}\n{}\n", description.uri, description.format, totals(description))
+    format!("{} ({})\n{table}\n{}\n", printable(&description.uri), description.format, totals(description))
 }
 
 fn totals(description: &Description) -> String {

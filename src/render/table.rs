@@ -1,6 +1,7 @@
 //! The table for people.
 
 use crate::analysis::{LayerReport, ModelReport, Status, Summary, distance_from_range};
+use crate::error::printable;
 use comfy_table::{Cell, CellAlignment, Color, ContentArrangement, LineStyle, Table, TableStyle};
 use std::fmt::Write;
 
@@ -32,8 +33,8 @@ pub fn table(report: &ModelReport, options: &TableOptions) -> String {
     }
     align(&mut layers);
     let summary = &report.summary;
-    let mut text =
-        format!("{} ({}, {} tensors)\n{layers}\n", report.model.uri, report.model.format, summary.tensors);
+    let (uri, format) = (printable(&report.model.uri), report.model.format);
+    let mut text = format!("{uri} ({format}, {} tensors)\n{layers}\n", summary.tensors);
     text.push_str(&skipped(report, &rows, options));
     text.push_str(&summary_lines(summary));
     text
@@ -78,7 +79,7 @@ fn line(row: &LayerReport, report: &ModelReport) -> Vec<Cell> {
     };
     let spikes = |count: Option<i64>| count.map(|c| c.to_string()).unwrap_or_default();
     let mut cells = vec![
-        Cell::new(name),
+        Cell::new(printable(&name)),
         Cell::new(row.layer_type.clone().unwrap_or_default()),
         Cell::new(size),
         coloured(number(row.fit.alpha), row.warning.as_deref()),
@@ -107,7 +108,7 @@ fn line(row: &LayerReport, report: &ModelReport) -> Vec<Cell> {
 
 fn why(row: &LayerReport) -> String {
     let reason = row.reason.as_deref().unwrap_or("failed");
-    row.detail.as_ref().map_or_else(|| reason.to_owned(), |detail| format!("{reason}: {detail}"))
+    row.detail.as_ref().map_or_else(|| reason.to_owned(), |detail| format!("{reason}: {}", printable(detail)))
 }
 
 fn coloured(text: String, warning: Option<&str>) -> Cell {
@@ -150,7 +151,8 @@ fn skipped(report: &ModelReport, rows: &[&LayerReport], options: &TableOptions) 
     let mut text = format!("skipped {}: {}", summary.skipped, counts.join(", "));
     if options.show_skipped {
         for row in rows.iter().filter(|row| row.status == Status::Skipped) {
-            let _ = write!(text, "\n  {} {:?} {}: {}", row.tensor, row.shape, row.dtype, why(row));
+            let _ =
+                write!(text, "\n  {} {:?} {}: {}", printable(&row.tensor), row.shape, row.dtype, why(row));
         }
     } else {
         text.push_str(" (--show-skipped lists them)");
@@ -182,8 +184,12 @@ fn summary_lines(summary: &Summary) -> String {
     if !roles.is_empty() {
         let _ = writeln!(text, "alpha by role: {}", roles.join(", "));
     }
-    let worst: Vec<String> =
-        summary.worst.iter().take(3).map(|w| format!("{} ({})", w.name, number(Some(w.alpha)))).collect();
+    let worst: Vec<String> = summary
+        .worst
+        .iter()
+        .take(3)
+        .map(|w| format!("{} ({})", printable(&w.name), number(Some(w.alpha))))
+        .collect();
     if !worst.is_empty() {
         let _ = writeln!(text, "look first at: {}", worst.join(", "));
     }
@@ -193,6 +199,40 @@ fn summary_lines(summary: &Summary) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::analysis::{ModelIdentity, Options, Timings, Tool, Worst};
+
+    /// Names come from the model's file: an escape sequence in one must not reach the terminal.
+    #[test]
+    fn names_from_the_file_are_escaped() {
+        let name = "a\u{1b}[31m\nb".to_owned();
+        let row = |status| LayerReport {
+            name: name.clone(),
+            tensor: name.clone(),
+            detail: Some(name.clone()),
+            status,
+            ..LayerReport::default()
+        };
+        let worst = vec![Worst { name: name.clone(), alpha: 1.0, warning: String::new() }];
+        let report = ModelReport {
+            schema_version: 1,
+            tool: Tool::default(),
+            model: ModelIdentity {
+                uri: name.clone(),
+                format: "safetensors",
+                files: Vec::new(),
+                metadata: std::collections::BTreeMap::new(),
+                notes: Vec::new(),
+            },
+            options: Options::default(),
+            summary: Summary { skipped: 1, worst, ..Summary::default() },
+            layers: vec![row(Status::Failed), row(Status::Success), row(Status::Skipped)],
+            timings: Timings::default(),
+        };
+        let text = table(&report, &TableOptions { show_skipped: true, ..TableOptions::default() });
+        assert!(!text.contains('\u{1b}'), "{text:?}");
+        // the title, three rows with two details (the second row has none to show), the layer to look at first
+        assert_eq!(text.matches("a\\u{1b}[31m\\nb").count(), 7, "{text}");
+    }
 
     #[test]
     fn numbers_have_four_significant_digits() {
