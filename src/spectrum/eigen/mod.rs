@@ -58,7 +58,7 @@ fn band_width(n: usize) -> usize {
 
 /// Scales by a power of two, which is exact, so that the largest element lies in [½, 1); gives the exponent that was
 /// taken out. Unscaled squares would overflow or vanish.
-fn scale_to_one(lower: &mut Mat<f64>) -> Result<i32> {
+fn scale_to_one(lower: &mut Mat<f64>) -> Result<Option<i32>> {
     let n = lower.nrows();
     let mut largest = 0.0f64;
     for j in 0..n {
