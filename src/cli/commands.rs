@@ -1,8 +1,11 @@
 //! The commands.
 
-use super::args::{AnalyzeArgs, DescribeArgs, DescribeFormat, EsdArgs, EsdFormat, Format, MeansArgs, Sort, WhatArgs};
+use super::args::{
+    AnalyzeArgs, DescribeArgs, DescribeFormat, EsdArgs, EsdFormat, Format, MeansArgs, Sort, WhatArgs,
+};
 use super::{interrupt, output, progress::Bar};
 use crate::analysis::{self, LayerInput, ModelReport, Options, Status};
+use crate::error::printable;
 use crate::layer::{self, Layer, SkipReason, Skipped};
 use crate::render::{self, TableOptions};
 use crate::run::{self, Model, RunOptions};
@@ -16,6 +19,7 @@ use wildmatch::WildMatch;
 /// `spectrald analyze`.
 pub(super) fn analyze(args: &AnalyzeArgs) -> Result<ExitCode> {
     let options = args.what.options()?;
+    output::check(args.output.as_deref())?;
     let run = run_options(&args.means, interrupt::flag());
     let mut reports = Vec::new();
     for uri in &args.models {
@@ -23,7 +27,7 @@ pub(super) fn analyze(args: &AnalyzeArgs) -> Result<ExitCode> {
         let bar = Bar::new(!args.means.quiet && output::stderr_is_terminal());
         let report = run::analyze(&model, &options, &run, &bar);
         bar.clear();
-        reports.push(report?);
+        reports.push(report.map_err(|e| e.in_model(&model.catalog.uri))?);
     }
     let text = match args.format {
         Format::Json => render::json(&reports)?,
@@ -53,7 +57,8 @@ fn verdict(reports: &[ModelReport]) -> ExitCode {
             let reason = row.reason.as_deref().unwrap_or_default();
             if matches!(reason, "NEEDS_MEMORY" | "INTERNAL") {
                 let detail = row.detail.as_deref().unwrap_or_default();
-                let error = Error::new(ErrorKind::TooLarge, detail).in_tensor(&row.tensor).in_file(&report.model.uri);
+                let error =
+                    Error::new(ErrorKind::TooLarge, detail).in_tensor(&row.tensor).in_file(&report.model.uri);
                 anstream::eprintln!("{}: {error}", output::error_word());
                 code = ExitCode::from(2);
             }
@@ -65,6 +70,7 @@ fn verdict(reports: &[ModelReport]) -> ExitCode {
 /// `spectrald describe`.
 pub(super) fn describe(args: &DescribeArgs) -> Result<ExitCode> {
     let options = args.what.options()?;
+    output::check(args.output.as_deref())?;
     let mut descriptions = Vec::new();
     for uri in &args.models {
         descriptions.push(render::describe_rows(&open(uri, &args.what, &options)?, &options));
@@ -86,16 +92,18 @@ pub(super) fn describe(args: &DescribeArgs) -> Result<ExitCode> {
 /// `spectrald esd`.
 pub(super) fn esd(args: &EsdArgs) -> Result<ExitCode> {
     let options = args.what.options()?;
+    output::check(args.output.as_deref())?;
     let model = open(&args.model, &args.what, &options)?;
     let layer = find(&model, &args.layer)?;
     let cancel = interrupt::flag();
     let needed = crate::plan::cost(&model.catalog, layer, &options).peak_bytes;
     let allowed = run_options(&args.means, Arc::clone(&cancel)).memory;
     if needed > allowed {
-        return Err(run::needs_memory(needed, allowed).in_tensor(&layer.name).in_file(&args.model));
+        return Err(run::needs_memory(needed, allowed).in_tensor(&layer.name).in_file(&model.catalog.uri));
     }
-    let mut input = LayerInput::open(&model.catalog, layer, &cancel)?;
-    let spectrum = analysis::layer_spectrum(&mut input, &options).map_err(|e| e.in_tensor(&layer.name))?;
+    let placed = |e: Error| e.in_tensor(&layer.name).in_model(&model.catalog.uri);
+    let mut input = LayerInput::open(&model.catalog, layer, &cancel).map_err(placed)?;
+    let spectrum = analysis::layer_spectrum(&mut input, &options).map_err(placed)?;
     let bytes = match args.format {
         EsdFormat::Text => render::esd_text(&spectrum.pooled()).into_bytes(),
         EsdFormat::Json => render::esd_json(&layer.name, &spectrum)?.into_bytes(),
@@ -107,9 +115,9 @@ pub(super) fn esd(args: &EsdArgs) -> Result<ExitCode> {
 
 fn open(uri: &str, what: &WhatArgs, options: &Options) -> Result<Model> {
     let source = source::open(uri, &SourceOptions::default())?;
-    let catalog = format::read_catalog(source.as_ref())?;
+    let catalog = format::read_catalog(source.as_ref()).map_err(|e| e.in_model(source.uri()))?;
     for note in &catalog.notes {
-        anstream::eprintln!("note: {uri}: {note}");
+        anstream::eprintln!("note: {}", printable(&format!("{}: {note}", source.uri())));
     }
     let mut layers = layer::layers(&catalog, &options.layers);
     if !what.filters.is_empty() {

@@ -3,6 +3,7 @@
 use super::data::{rows_csv, to_columns};
 use super::table::{new_table, number};
 use crate::analysis::Options;
+use crate::error::printable;
 use crate::layer::Layer;
 use crate::plan;
 use crate::run::Model;
@@ -127,7 +128,8 @@ fn analysed(model: &Model, layer: &Layer, options: &Options) -> DescribeRow {
 /// For people.
 pub fn describe_table(description: &Description, colour: bool) -> String {
     let mut table = new_table(colour);
-    table.set_header(["tensor", "dtype", "shape", "layer", "N × M", "evals", "GFLOP", "read", "peak", "note"]);
+    table
+        .set_header(["tensor", "dtype", "shape", "layer", "N × M", "evals", "GFLOP", "read", "peak", "note"]);
     let size = |bytes: Option<u64>| bytes.map(|b| bytesize::ByteSize(b).to_string()).unwrap_or_default();
     for row in &description.rows {
         let shape: Vec<String> = row.shape.iter().map(u64::to_string).collect();
@@ -137,7 +139,7 @@ pub fn describe_table(description: &Description, colour: bool) -> String {
         let role = row.role.as_ref().map(|role| format!(" {role}")).unwrap_or_default();
         let note = [row.reason.map(str::to_owned), row.detail.clone()];
         table.add_row([
-            Cell::new(&row.tensor),
+            Cell::new(printable(&row.tensor)),
             Cell::new(row.dtype),
             Cell::new(shape.join(" × ")),
             Cell::new(kind + &role),
@@ -146,10 +148,10 @@ pub fn describe_table(description: &Description, colour: bool) -> String {
             Cell::new(number(row.flops.map(|flops| flops / 1e9))),
             Cell::new(size(row.bytes)),
             Cell::new(size(row.peak_bytes)),
-            Cell::new(note.into_iter().flatten().collect::<Vec<_>>().join(": ")),
+            Cell::new(printable(&note.into_iter().flatten().collect::<Vec<_>>().join(": "))),
         ]);
     }
-    format!("{} ({})\n{table}\n{}\n", description.uri, description.format, totals(description))
+    format!("{} ({})\n{table}\n{}\n", printable(&description.uri), description.format, totals(description))
 }
 
 fn totals(description: &Description) -> String {
@@ -176,7 +178,8 @@ pub fn describe_json(descriptions: &[Description]) -> Result<String> {
         [one] => serde_json::to_string_pretty(one),
         many => serde_json::to_string_pretty(many),
     };
-    let text = text.map_err(|e| Error::new(ErrorKind::Internal, format!("cannot write the description: {e}")))?;
+    let text =
+        text.map_err(|e| Error::new(ErrorKind::Internal, format!("cannot write the description: {e}")))?;
     Ok(text + "\n")
 }
 

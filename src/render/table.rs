@@ -1,6 +1,7 @@
 //! The table for people.
 
 use crate::analysis::{LayerReport, ModelReport, Status, Summary, distance_from_range};
+use crate::error::printable;
 use comfy_table::{Cell, CellAlignment, Color, ContentArrangement, LineStyle, Table, TableStyle};
 use std::fmt::Write;
 
@@ -32,7 +33,8 @@ pub fn table(report: &ModelReport, options: &TableOptions) -> String {
     }
     align(&mut layers);
     let summary = &report.summary;
-    let mut text = format!("{} ({}, {} tensors)\n{layers}\n", report.model.uri, report.model.format, summary.tensors);
+    let (uri, format) = (printable(&report.model.uri), report.model.format);
+    let mut text = format!("{uri} ({format}, {} tensors)\n{layers}\n", summary.tensors);
     text.push_str(&skipped(report, &rows, options));
     text.push_str(&summary_lines(summary));
     text
@@ -50,7 +52,8 @@ pub(super) fn new_table(colour: bool) -> Table {
 }
 
 fn header(report: &ModelReport) -> Vec<&'static str> {
-    let mut names = vec!["layer", "type", "N × M", "alpha", "±", "D", "tail", "λmax", "stable rank", "entropy"];
+    let mut names =
+        vec!["layer", "type", "N × M", "alpha", "±", "D", "tail", "λmax", "stable rank", "entropy"];
     if report.options.erg {
         names.push("ERG gap");
     }
@@ -76,7 +79,7 @@ fn line(row: &LayerReport, report: &ModelReport) -> Vec<Cell> {
     };
     let spikes = |count: Option<i64>| count.map(|c| c.to_string()).unwrap_or_default();
     let mut cells = vec![
-        Cell::new(name),
+        Cell::new(printable(&name)),
         Cell::new(row.layer_type.clone().unwrap_or_default()),
         Cell::new(size),
         coloured(number(row.fit.alpha), row.warning.as_deref()),
@@ -105,7 +108,7 @@ fn line(row: &LayerReport, report: &ModelReport) -> Vec<Cell> {
 
 fn why(row: &LayerReport) -> String {
     let reason = row.reason.as_deref().unwrap_or("failed");
-    row.detail.as_ref().map_or_else(|| reason.to_owned(), |detail| format!("{reason}: {detail}"))
+    row.detail.as_ref().map_or_else(|| reason.to_owned(), |detail| format!("{reason}: {}", printable(detail)))
 }
 
 fn coloured(text: String, warning: Option<&str>) -> Cell {
@@ -148,7 +151,8 @@ fn skipped(report: &ModelReport, rows: &[&LayerReport], options: &TableOptions) 
     let mut text = format!("skipped {}: {}", summary.skipped, counts.join(", "));
     if options.show_skipped {
         for row in rows.iter().filter(|row| row.status == Status::Skipped) {
-            let _ = write!(text, "\n  {} {:?} {}: {}", row.tensor, row.shape, row.dtype, why(row));
+            let _ =
+                write!(text, "\n  {} {:?} {}: {}", printable(&row.tensor), row.shape, row.dtype, why(row));
         }
     } else {
         text.push_str(" (--show-skipped lists them)");
@@ -180,8 +184,12 @@ fn summary_lines(summary: &Summary) -> String {
     if !roles.is_empty() {
         let _ = writeln!(text, "alpha by role: {}", roles.join(", "));
     }
-    let worst: Vec<String> =
-        summary.worst.iter().take(3).map(|w| format!("{} ({})", w.name, number(Some(w.alpha)))).collect();
+    let worst: Vec<String> = summary
+        .worst
+        .iter()
+        .take(3)
+        .map(|w| format!("{} ({})", printable(&w.name), number(Some(w.alpha))))
+        .collect();
     if !worst.is_empty() {
         let _ = writeln!(text, "look first at: {}", worst.join(", "));
     }
