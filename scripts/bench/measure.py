@@ -30,6 +30,8 @@ class Run:
     seconds: float
     cpu: float
     peak: int
+    # Part of all processors' time that went to other programs (or, on a virtual machine, to others of its host).
+    foreign: float = 0.0
     layers: int = 0
     alpha: float = 0.0
     # WeightWatcher's process: peak memory before the call of analyze(), kernels, versions.
@@ -43,8 +45,6 @@ class Outcome:
     case: object
     ours: list = field(default_factory=list)
     peer: list = field(default_factory=list)
-    skipped: str = ""
-    load: float = 0.0
 
     @property
     def ratio(self):
@@ -68,26 +68,53 @@ class Outcome:
     def ours_ms(self):
         return 1e3 * median(self.ours, "seconds")
 
+    @property
+    def foreign(self):
+        return max(run.foreign for run in self.ours + self.peer)
+
 
 def median(runs, name):
     return statistics.median(getattr(run, name) for run in runs)
 
 
-def case(what, inputs, binary, python, runs):
+@dataclass(frozen=True)
+class Programs:
+    """What runs, and with how many threads; None: as many as each takes by itself."""
+
+    binary: Path
+    python: Path
+    threads: int | None
+
+    def ours(self, what, model):
+        threads = [] if self.threads is None else ["--threads", self.threads]
+        return [self.binary, "analyze", "--quiet", "--format", "csv", *threads, *what.options, model]
+
+    def peer(self, what, model):
+        return [self.python, WORKER, model, json.dumps(what.peer_options)]
+
+    def environment(self):
+        env = {name: value for name, value in os.environ.items() if name not in UNSET}
+        if self.threads is not None:
+            env |= {name: str(self.threads) for name in UNSET if name.endswith("_NUM_THREADS")}
+        return env | {"CUDA_VISIBLE_DEVICES": "", "MPLBACKEND": "Agg", "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def case(what, inputs, programs, runs):
     """Ours, WeightWatcher, ours, WeightWatcher, …"""
-    outcome = Outcome(what, load=os.getloadavg()[0])
+    outcome = Outcome(what)
+    env = programs.environment()
     if inputs.ours is None:
-        outcome.ours = [once([binary, "--help"])[0] for _ in range(HELP_RUNS)]
+        outcome.ours = [once([programs.binary, "--help"], env)[0] for _ in range(HELP_RUNS)]
         return outcome
     # Both start from a warm page cache: WeightWatcher has its weights in memory before its clock starts.
     for path in {inputs.ours, inputs.peer}:
         warm(path)
     peer_runs = runs if what.peer_runs is None else min(runs, what.peer_runs)
     for turn in range(runs):
-        outcome.ours.append(ours(what, inputs.ours, binary))
+        outcome.ours.append(ours(programs.ours(what, inputs.ours), env))
         told(what, turn, "spectrald", outcome.ours[-1])
         if turn < peer_runs:
-            outcome.peer.append(peer(what, inputs.peer, python))
+            outcome.peer.append(peer(programs.peer(what, inputs.peer), env))
             told(what, turn, "WeightWatcher", outcome.peer[-1])
     return outcome
 
@@ -96,9 +123,9 @@ def told(what, turn, who, run):
     print(f"{what.key} {turn + 1}: {who} {run.seconds:.3f} s, peak {run.peak / 1e6:.0f} MB", file=sys.stderr, flush=True)
 
 
-def ours(what, model, binary):
+def ours(command, env):
     """The whole process, from its start to its end, reading the file and writing the report included."""
-    run, text = once([binary, "analyze", "--quiet", "--format", "csv", *what.options, model])
+    run, text = once(command, env)
     rows = [row for row in csv.DictReader(text.splitlines()) if row["has_esd"] == "True"]
     alphas = [float(row["alpha"]) for row in rows if row["alpha"]]
     run.layers = len(rows)
@@ -106,31 +133,40 @@ def ours(what, model, binary):
     return run
 
 
-def peer(what, model, python):
+def peer(command, env):
     """The call of analyze() alone, in a fresh process; the peak is that of the process."""
-    run, text = once([python, WORKER, model, json.dumps(what.peer_options)])
+    run, text = once(command, env)
     run.details = json.loads(text)
     run.seconds, run.cpu = run.details["seconds"], run.details["cpu"]
     run.layers, run.alpha = run.details["layers"], run.details["alpha"]
     return run
 
 
-def once(command):
+def once(command, env):
     """Runs one process to its end; gives the measured run and what it wrote to stdout."""
     command = [str(part) for part in command]
-    env = {name: value for name, value in os.environ.items() if name not in UNSET}
-    env |= {"CUDA_VISIBLE_DEVICES": "", "MPLBACKEND": "Agg", "PYTHONDONTWRITEBYTECODE": "1"}
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         actions = [(os.POSIX_SPAWN_DUP2, out.fileno(), 1), (os.POSIX_SPAWN_DUP2, err.fileno(), 2)]
+        used = processors_used()
         start = time.perf_counter()
         pid = os.posix_spawn(command[0], command, env, file_actions=actions)
         _, status, usage = os.wait4(pid, 0)
         seconds = time.perf_counter() - start
+        used = processors_used() - used
         if status != 0:
-            raise Failed(f"{' '.join(command)}: {os.waitstatus_to_exitcode(status)}\n{tail(err)}")
+            raise Failed(f"{' '.join(command)}: exit code {os.waitstatus_to_exitcode(status)}\n{tail(err)}")
         out.seek(0)
+        cpu = usage.ru_utime + usage.ru_stime
+        foreign = max(0.0, used - cpu) / (seconds * os.cpu_count())
         # Linux gives the peak in KiB.
-        return Run(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024), out.read().decode()
+        return Run(seconds, cpu, usage.ru_maxrss * 1024, foreign), out.read().decode()
+
+
+def processors_used():
+    """Seconds that all processors have worked since the start, or were taken by the host."""
+    with open("/proc/stat", encoding="ascii") as file:
+        user, nice, system, _idle, _wait, irq, softirq, steal = (int(word) for word in file.readline().split()[1:9])
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
 def tail(file):

