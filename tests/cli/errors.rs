@@ -188,7 +188,7 @@ fn too_little_memory() {
         assert!(detail.ends_with(" KiB, more than the 60.0 KiB that --memory allows"), "{detail}");
         assert_eq!((&row["status"], &row["alpha"]), (&"failed".into(), &serde_json::Value::Null));
     }
-    let message = "error: model.safetensors: tensor 'head.queries': needs 54.0 KiB, more than the 1000 B that --memory allows\n";
+    let message = "error: model.safetensors: tensor 'head.queries': needs 93.9 KiB, more than the 1000 B that --memory allows\n";
     assert_fails(&place, &["esd", "model.safetensors", "head.queries", "--memory", "1k"], 2, message);
 }
 
