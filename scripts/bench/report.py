@@ -105,7 +105,7 @@ def context(outcomes, programs, runs):
     foreign = max((outcome.foreign for outcome in outcomes if outcome.case.model is not None), default=0.0)
     yield f"other programs: at most {100 * foreign:.0f} % of the processors' time during any run"
     if foreign > BUSY:
-        yield "**a draft: the machine was busy with other work, which slows WeightWatcher's threads more than ours**"
+        yield "**a draft: the machine was busy with other work; see docs/benchmarks.md for what that does to the ratios**"
 
 
 def processor():
