@@ -82,10 +82,10 @@ impl Bracket {
             self.first_width = width;
         }
         let most = (self.first_width / tolerance).log2().ceil() as i32 + 1;
-        let radius = (0.5 * tolerance * 2f64.powi(most - self.steps) - 0.5 * width).max(0.0);
+        let radius = (0.5 * tolerance * power_of_two(most - self.steps) - 0.5 * width).max(0.0);
         self.steps += 1;
         let shift = (self.at_low.e - self.at_high.e).clamp(-1000, 1000) as i32;
-        let (a, b) = (self.at_low.m.abs() * 2f64.powi(shift), self.at_high.m.abs());
+        let (a, b) = (self.at_low.m.abs() * power_of_two(shift), self.at_high.m.abs());
         let secant = self.low + width * (a / (a + b));
         let toward = (middle - secant).signum();
         let truncation = (0.2 / self.first_width * width * width).min((middle - secant).abs());
@@ -102,6 +102,12 @@ impl Bracket {
             (self.low, self.below_low, self.at_low) = (x, below, at);
         }
     }
+}
+
+/// 2^e for −1022 ≤ e ≤ 1023; beyond, the nearer end.
+#[inline(always)]
+fn power_of_two(e: i32) -> f64 {
+    f64::from_bits(((e.clamp(-1022, 1023) + 1023) as u64) << 52)
 }
 
 struct Search<'a> {
