@@ -24,6 +24,8 @@ use faer::linalg::matmul::{
 };
 use faer::linalg::svd::{ComputeSvdVectors, svd, svd_scratch};
 use faer::{Accum, Mat, Par, c64};
+use std::cmp::Ordering;
+use std::f64::consts::{FRAC_1_SQRT_2, FRAC_PI_2};
 
 /// Bytes of transforms that one thread holds at a time.
 const BATCH_BYTES: usize = 8 << 20;
@@ -171,16 +173,18 @@ fn roots_of_unity(n: usize) -> Vec<c64> {
     (0..n).map(|k| root_of_unity(k, n)).collect()
 }
 
-/// From an angle of at most an eighth of a turn, so that quarters of a turn are exact: a frequency that is its own
-/// conjugate then has a matrix without an imaginary part.
+/// From an angle of at most an eighth of a turn, so that quarters of a turn are exact and conjugates are conjugate to
+/// the bit: a frequency that is its own conjugate then has a matrix without an imaginary part.
 fn root_of_unity(k: usize, n: usize) -> c64 {
     let (quadrant, rest) = (4 * k / n, 4 * k % n);
-    let quarter = |part: usize| (std::f64::consts::FRAC_PI_2 * part as f64 / n as f64).sin_cos();
-    let (sin, cos) = if 2 * rest <= n {
-        quarter(rest)
-    } else {
-        let (sin, cos) = quarter(n - rest);
-        (cos, sin)
+    let quarter = |part: usize| (FRAC_PI_2 * part as f64 / n as f64).sin_cos();
+    let (sin, cos) = match (2 * rest).cmp(&n) {
+        Ordering::Less => quarter(rest),
+        Ordering::Equal => (FRAC_1_SQRT_2, FRAC_1_SQRT_2),
+        Ordering::Greater => {
+            let (sin, cos) = quarter(n - rest);
+            (cos, sin)
+        }
     };
     match quadrant {
         0 => c64::new(cos, -sin),
