@@ -5,7 +5,8 @@ use std::io::{IsTerminal, Write};
 use std::path::Path;
 
 /// Writes `bytes` to `path`, or to stdout. A file is written beside its place under a temporary name and renamed, so
-/// that an interrupted run leaves no partial file.
+/// that an interrupted run leaves no partial file. What is there and is no file, such as a device or a pipe, is written
+/// to; behind a link, the file that it names is replaced.
 ///
 /// # Errors
 /// `Internal` with the file's name if it cannot be written. A closed pipe is no error.
@@ -15,6 +16,23 @@ pub(super) fn write(bytes: &[u8], path: Option<&Path>) -> Result<()> {
         Some(path) if path == Path::new("-") => write_stdout(bytes),
         Some(path) => write_file(bytes, path),
     }
+}
+
+/// Refuses a file whose folder does not exist, before any work is done for it.
+///
+/// # Errors
+/// `NotFound` with the folder's name.
+pub(super) fn check(path: Option<&Path>) -> Result<()> {
+    match path.map(folder_of) {
+        Some(folder) if !folder.is_dir() => {
+            Err(Error::new(ErrorKind::NotFound, "no such directory").in_file(folder.display().to_string()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 fn write_stdout(bytes: &[u8]) -> Result<()> {
@@ -30,11 +48,16 @@ fn write_file(bytes: &[u8], path: &Path) -> Result<()> {
     let failed = |e: std::io::Error| {
         Error::new(ErrorKind::Internal, format!("cannot write: {e}")).in_file(path.display().to_string())
     };
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new().prefix(".spectrald-").tempfile_in(folder).map_err(failed)?;
+    let real = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    if std::fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+        let opened = std::fs::OpenOptions::new().write(true).open(path);
+        return opened.and_then(|mut file| file.write_all(bytes)).map_err(failed);
+    }
+    let mut file =
+        tempfile::Builder::new().prefix(".spectrald-").tempfile_in(folder_of(&real)).map_err(failed)?;
     file.write_all(bytes).map_err(failed)?;
     widen_permissions(file.as_file()).map_err(failed)?;
-    file.persist(path).map_err(|e| failed(e.error))?;
+    file.persist(&real).map_err(|e| failed(e.error))?;
     Ok(())
 }
 
