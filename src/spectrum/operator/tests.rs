@@ -182,22 +182,6 @@ fn frequencies_pair_with_their_conjugates() {
 }
 
 #[test]
-fn roots_of_unity_are_exact_where_they_can_be() {
-    for n in 1..=70 {
-        let table = roots_of_unity(n);
-        for (k, root) in table.iter().enumerate() {
-            let angle = -std::f64::consts::TAU * k as f64 / n as f64;
-            assert!(
-                (root.re - angle.cos()).abs() < 2e-15 && (root.im - angle.sin()).abs() < 2e-15,
-                "{k}/{n}"
-            );
-            assert_eq!(*root, table[(n - k) % n].conj(), "{k}/{n}");
-        }
-    }
-    assert_eq!(roots_of_unity(4), [(1., -0.), (-0., -1.), (-1., 0.), (0., 1.)].map(|(a, b)| c64::new(a, b)));
-}
-
-#[test]
 fn a_singular_operator_is_done_by_svd_and_its_noise_is_below_the_floor() {
     // two inputs with the same kernel: one eigenvalue of each frequency is zero
     let mut conv = Conv::random(6, 2, &[3, 3], &[6, 5]);

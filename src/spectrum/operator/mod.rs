@@ -9,6 +9,8 @@
 //! as one matrix product with the phases, needs neither a padded copy of the kernel nor all transforms at once.
 //! A real kernel gives conjugate matrices at (u, v) and (−u, −v): one of them is computed, and counted twice.
 
+mod frequency;
+
 use super::eigen::{exponent_of, times_power_of_two};
 use super::team::join;
 use super::{MatrixSpectrum, Method, MethodChoice, Spectrum, SpectrumOptions, check_sums, noise_floor};
@@ -24,8 +26,7 @@ use faer::linalg::matmul::{
 };
 use faer::linalg::svd::{ComputeSvdVectors, svd, svd_scratch};
 use faer::{Accum, Mat, Par, c64};
-use std::cmp::Ordering;
-use std::f64::consts::{FRAC_1_SQRT_2, FRAC_PI_2};
+use frequency::{Frequency, frequencies, roots_of_unity};
 
 /// Bytes of transforms that one thread holds at a time.
 const BATCH_BYTES: usize = 8 << 20;
@@ -144,53 +145,6 @@ impl Kernel {
             matrices.push(matrix);
         }
         Ok(matrices)
-    }
-}
-
-/// A frequency to compute.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Frequency {
-    /// Its number along each dimension.
-    at: [usize; 3],
-    /// Whether it stands for its conjugate too.
-    twice: bool,
-}
-
-/// One of each pair of conjugate frequencies, and those that are their own conjugates, in row-major order.
-fn frequencies(grid: &Grid) -> Vec<Frequency> {
-    let points = grid.points.map(|n| n as usize);
-    let [height, width, depth] = points;
-    let all = (0..height * width * depth).map(|i| [i / (width * depth), i / depth % width, i % depth]);
-    all.filter_map(|at| {
-        let mirror = [0, 1, 2].map(|d| (points[d] - at[d]) % points[d]);
-        (at <= mirror).then_some(Frequency { at, twice: at != mirror })
-    })
-    .collect()
-}
-
-/// e^{−2πik/n} for k = 0 … n−1.
-fn roots_of_unity(n: usize) -> Vec<c64> {
-    (0..n).map(|k| root_of_unity(k, n)).collect()
-}
-
-/// From an angle of at most an eighth of a turn, so that quarters of a turn are exact and conjugates are conjugate to
-/// the bit: a frequency that is its own conjugate then has a matrix without an imaginary part.
-fn root_of_unity(k: usize, n: usize) -> c64 {
-    let (quadrant, rest) = (4 * k / n, 4 * k % n);
-    let quarter = |part: usize| (FRAC_PI_2 * part as f64 / n as f64).sin_cos();
-    let (sin, cos) = match (2 * rest).cmp(&n) {
-        Ordering::Less => quarter(rest),
-        Ordering::Equal => (FRAC_1_SQRT_2, FRAC_1_SQRT_2),
-        Ordering::Greater => {
-            let (sin, cos) = quarter(n - rest);
-            (cos, sin)
-        }
-    };
-    match quadrant {
-        0 => c64::new(cos, -sin),
-        1 => c64::new(-sin, -cos),
-        2 => c64::new(-cos, sin),
-        _ => c64::new(sin, cos),
     }
 }
 
