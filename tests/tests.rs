@@ -13,6 +13,8 @@ mod hostile;
 mod invariance;
 // The order of modules, who may import a runtime, and the length of files.
 mod layering;
+// Convolutions as operators: the command line, the plan, threads.
+mod operator;
 // Reads of local files and object stores: pins, faults, credentials.
 mod source;
 // Whole models in a real S3 server: the same rows as from disk, and what goes wrong there.

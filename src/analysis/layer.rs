@@ -8,9 +8,10 @@ use super::report::{
 };
 use super::rows::{described_row, fail, failed_row};
 use crate::fit::{self, MarchenkoPastur, MatrixShape, Mode, PowerLaw, PowerLawOptions};
+use crate::layer::Layer;
 use crate::metrics;
-use crate::spectrum::{self, Method, Spectrum};
-use crate::tensor::Shuffled;
+use crate::spectrum::{self, Method, Spectrum, SpectrumOptions};
+use crate::tensor::{Blocks, Shuffled};
 use crate::{ErrorKind, Result};
 
 /// Analyses one layer. What its numbers say (NaN, no fit) is in the row; a row is always given unless reading fails.
@@ -65,7 +66,16 @@ pub fn analyze_layer(input: &mut LayerInput<'_>, options: &Options) -> Result<La
 /// # Errors
 /// What the source gives; `NonFinite` for NaN or infinity in the weights; `Internal` if a solver fails.
 pub fn layer_spectrum(input: &mut LayerInput<'_>, options: &Options) -> Result<Spectrum> {
-    spectrum::spectrum(&mut input.reader, &options.spectrum(input.threads))
+    let how = options.spectrum(input.threads);
+    spectrum_of(&mut input.reader, input.layer, &how)
+}
+
+/// The spectrum of a layer's matrices, given as stored or permuted.
+fn spectrum_of(blocks: &mut dyn Blocks, layer: &Layer, how: &SpectrumOptions) -> Result<Spectrum> {
+    match &layer.operator {
+        Some(grid) => spectrum::operator::spectrum(blocks, grid, how),
+        None => spectrum::spectrum(blocks, how),
+    }
 }
 
 fn mode(options: &Options) -> Mode {
@@ -73,7 +83,7 @@ fn mode(options: &Options) -> Mode {
 }
 
 fn shape(input: &LayerInput<'_>) -> MatrixShape {
-    MatrixShape { n: input.layer.n, m: input.layer.m, count: input.layer.matrices.len() as u64 }
+    MatrixShape { n: input.layer.n, m: input.layer.m, count: input.layer.matrix_count() }
 }
 
 /// No statistic reads what the solver cannot tell from zero: the fit starts above the noise floor.
@@ -201,9 +211,13 @@ fn random_columns(input: &mut LayerInput<'_>, evals: &[f64], options: &Options) 
     let exact = input.is_exact_in_f32();
     let how = options.spectrum(input.threads);
     let mut shuffled = Shuffled::copy(&mut input.reader, exact)?;
+    let layer = input.layer;
     let mut next = |seed: u64| -> Result<Vec<f64>> {
-        shuffled.shuffle(seed);
-        Ok(spectrum::spectrum(&mut shuffled, &how)?.pooled())
+        match layer.operator {
+            Some(_) => shuffled.shuffle_together(seed),
+            None => shuffled.shuffle(seed),
+        }
+        Ok(spectrum_of(&mut shuffled, layer, &how)?.pooled())
     };
     let mut random = next(seed)?;
     let mut of_distance = random.clone();

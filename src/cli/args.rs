@@ -72,6 +72,9 @@ pub(super) struct WhatArgs {
     /// How convolutions unfold
     #[arg(long, value_enum, default_value_t)]
     pub(super) conv: Conv,
+    /// With --conv operator: points of the input grid along each dimension of a kernel [default: 32]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=65_536))]
+    pub(super) grid: Option<u64>,
     /// Recurrent weights: one layer a gate
     #[arg(long)]
     pub(super) split_gates: bool,
@@ -204,8 +207,9 @@ impl WhatArgs {
     /// The options that were asked for.
     ///
     /// # Errors
-    /// `InvalidArgument` if limits contradict each other.
+    /// `InvalidArgument` if options contradict each other.
     pub(super) fn options(&self) -> Result<Options> {
+        self.check_operator()?;
         let mut options = match self.compat {
             Some(_) => Options::ww_0_7_7(self.conv),
             None => Options {
@@ -214,6 +218,7 @@ impl WhatArgs {
             },
         };
         let layers = &mut options.layers;
+        layers.grid = self.grid.unwrap_or(layers.grid);
         layers.split_gates = self.split_gates;
         layers.split_fused = self.split_fused;
         layers.min_evals = self.min_evals.unwrap_or(layers.min_evals);
@@ -237,5 +242,24 @@ impl WhatArgs {
         options.vectors = self.vectors;
         options.seed = self.seed;
         Ok(options)
+    }
+
+    /// What an operator cannot be combined with.
+    fn check_operator(&self) -> Result<()> {
+        let operator = self.conv == Conv::Operator;
+        if operator && self.compat.is_some() {
+            let message = "WeightWatcher does not take convolutions as operators (its conv2d_fft is another \
+                           thing); use pool or slices with --compat";
+            return Err(Error::invalid(message).in_field("--conv"));
+        }
+        if operator && self.vectors {
+            let message =
+                "the eigenvectors of an operator are not computed; leave it out with --conv operator";
+            return Err(Error::invalid(message).in_field("--vectors"));
+        }
+        if self.grid.is_some() && !operator {
+            return Err(Error::invalid("is the grid of --conv operator alone").in_field("--grid"));
+        }
+        Ok(())
     }
 }

@@ -6,7 +6,7 @@ use super::names::{Index, index, last_word, layer_name, shape_text};
 use super::quantised::{Codes, Helpers, codes, helper_refusal, helpers};
 use super::roles::{block, is_embedding, role};
 use super::unfold::{Part, Unfolding, convolution, experts, matrix};
-use super::{Dequantise, Layer, LayerOptions, LayerType, Layers, SkipReason, Skipped};
+use super::{Dequantise, Grid, Layer, LayerOptions, LayerType, Layers, SkipReason, Skipped};
 use crate::format::{Catalog, Tensor};
 use std::collections::{HashMap, HashSet};
 
@@ -62,7 +62,17 @@ impl Weight {
     ) -> Self {
         let role = role(&tensor.name, unfolding.layer_type, &context.index);
         let (dequantise, note) = reading;
-        Self { unfolding, dequantise, note, role, block: block(&tensor.name) }
+        let grid = unfolding.operator.map(|grid| format!("operator on a grid of {grid}"));
+        let mut weight = Self { unfolding, dequantise, note, role, block: block(&tensor.name) };
+        weight.add_note(grid);
+        weight
+    }
+
+    fn add_note(&mut self, note: Option<String>) {
+        self.note = match (self.note.take(), note) {
+            (Some(first), Some(second)) => Some(format!("{first}; {second}")),
+            (first, second) => first.or(second),
+        };
     }
 }
 
@@ -113,7 +123,7 @@ fn unfold(tensor: &Tensor, options: &LayerOptions) -> Result<Unfolding, Refusal>
         [rows, cols] if is_embedding(name) => Ok(matrix(LayerType::Embedding, rows, cols)),
         [rows, cols] => Ok(matrix(LayerType::Dense, rows, cols)),
         [count, rows, cols] if fused::is_fused_experts(name) => experts(count, rows, cols),
-        _ => convolution(shape, options.conv),
+        _ => convolution(shape, options),
     }
 }
 
@@ -146,10 +156,7 @@ fn cut(context: &Context<'_>, tensor: &Tensor, weight: &mut Weight) {
         }
         Err(note) => Some(note),
     };
-    weight.note = match (weight.note.take(), note) {
-        (Some(first), Some(second)) => Some(format!("{first}; {second}")),
-        (first, second) => first.or(second),
-    };
+    weight.add_note(note);
 }
 
 /// Tensors that share their bytes, shape and dtype with an earlier one: position → position of the earlier.
@@ -187,7 +194,7 @@ impl Rows {
         let name = layer_name(&tensor.name);
         let (mut kept, mut refused) = (Vec::new(), Vec::new());
         for part in std::mem::take(&mut weight.unfolding.parts) {
-            match beyond_limits(&part, context.options) {
+            match beyond_limits(&part, weight.unfolding.operator, context.options) {
                 None => kept.push(part),
                 Some(refusal) => refused.push((part.suffix, refusal)),
             }
@@ -253,6 +260,7 @@ fn layer((position, tensor): (usize, &Tensor), layer_id: u64, weight: &Weight, p
         block: weight.block,
         slice_id: part.slice_id,
         matrices: part.matrices,
+        operator: weight.unfolding.operator,
         n: rows.max(cols),
         m: rows.min(cols),
         rf: weight.unfolding.rf,
@@ -267,10 +275,10 @@ fn shape_of(part: &Part) -> (u64, u64) {
 }
 
 /// Whether the part has too few or too many eigenvalues, or a side that is too long.
-fn beyond_limits(part: &Part, options: &LayerOptions) -> Option<Refusal> {
+fn beyond_limits(part: &Part, operator: Option<Grid>, options: &LayerOptions) -> Option<Refusal> {
     let (rows, cols) = shape_of(part);
     let (n, m) = (rows.max(cols), rows.min(cols));
-    let matrices = part.matrices.len() as u64;
+    let matrices = operator.map_or(part.matrices.len() as u64, |grid| grid.frequencies());
     let evals = matrices.saturating_mul(m);
     let figures = if matrices == 1 { format!("M={m}") } else { format!("{matrices} matrices of M={m}") };
     let counted = if evals == 1 { "1 eigenvalue".to_owned() } else { format!("{evals} eigenvalues") };

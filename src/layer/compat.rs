@@ -51,7 +51,7 @@ pub(super) fn layers(catalog: &Catalog, options: &LayerOptions) -> Layers {
 fn as_reported(made: Layer, name: &str, reported: Reported, conv: Conv) -> Layer {
     let slice_id = match conv {
         Conv::Slices => Some(made.slice_id.unwrap_or(0)),
-        Conv::Pool | Conv::Flatten => made.slice_id,
+        Conv::Pool | Conv::Flatten | Conv::Operator => made.slice_id,
     };
     Layer { name: name.to_owned(), n: reported.n, m: reported.m, slice_id, ..made }
 }
@@ -77,7 +77,7 @@ fn weight(context: &Context<'_>, position: usize, tensor: &Tensor) -> Result<(We
             let reported = Reported { n: rows.max(cols), m: rows.min(cols), rf: 1 };
             (matrix(LayerType::Dense, rows, cols), reported)
         }
-        _ => conv2d(shape, context.options.conv)?,
+        _ => conv2d(shape, context.options)?,
     };
     not_supported(reported, context.options)?;
     let note = codes_note(context, position, tensor);
@@ -93,12 +93,16 @@ fn codes_note(context: &Context<'_>, position: usize, tensor: &Tensor) -> Option
     }
 }
 
-fn conv2d(shape: &[u64], conv: Conv) -> Result<(Unfolding, Reported), Refusal> {
-    let unfolding = convolution(shape, conv)?;
+fn conv2d(shape: &[u64], options: &LayerOptions) -> Result<(Unfolding, Reported), Refusal> {
+    if options.conv == Conv::Operator {
+        // its `conv2d_fft` (line 1209) is deprecated, and counts and cuts the spectrum in its own way
+        return Err((SkipReason::NotInWeightwatcher, "a convolution as an operator".to_owned()));
+    }
+    let unfolding = convolution(shape, options)?;
     let [out, inputs, height, width] = *shape else {
         return Err((SkipReason::NotAMatrix, format!("rank {}", shape.len())));
     };
-    if conv == Conv::Flatten {
+    if options.conv == Conv::Flatten {
         let long = inputs * height * width;
         return Ok((unfolding, Reported { n: out.max(long), m: out.min(long), rf: 1 }));
     }
@@ -117,7 +121,7 @@ fn not_supported(reported: Reported, options: &LayerOptions) -> Result<(), Refus
     let Reported { n, m, rf } = reported;
     let (evals, how) = match options.conv {
         Conv::Slices => (m, format!("M={m}")),
-        Conv::Pool | Conv::Flatten => (m.saturating_mul(rf), format!("M={m}, rf={rf}")),
+        Conv::Pool | Conv::Flatten | Conv::Operator => (m.saturating_mul(rf), format!("M={m}, rf={rf}")),
     };
     if evals < options.min_evals {
         let detail = format!("{how}: {evals} eigenvalues < min_evals {}", options.min_evals);

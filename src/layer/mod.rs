@@ -12,6 +12,7 @@
 //! | `quantised` | which scales belong to which codes |
 //! | `classify` | is it a weight at all |
 //! | `unfold` | which matrices does its shape hold |
+//! | `grid` | on which grid is a convolution an operator |
 //! | `fused` | where are q, k, v, gates and halves cut |
 //! | `build` | is it within the limits; one row each |
 //! | `compat` | what would WeightWatcher 0.7.7 do |
@@ -21,6 +22,7 @@ mod classify;
 mod compat;
 mod config;
 mod fused;
+mod grid;
 mod names;
 mod quantised;
 mod roles;
@@ -33,6 +35,7 @@ mod tests;
 
 use crate::format::Catalog;
 pub use crate::tensor::{Dequantise, MatrixView};
+pub use grid::Grid;
 use serde::Serialize;
 
 /// What kind of layer a weight belongs to, in WeightWatcher's words where it has one.
@@ -60,6 +63,8 @@ pub enum Conv {
     Slices,
     /// One matrix out × (in · kernel positions).
     Flatten,
+    /// The linear operator on a periodic grid of inputs: all its singular values make one ESD.
+    Operator,
 }
 
 /// What decides how tensors become layers.
@@ -67,6 +72,8 @@ pub enum Conv {
 pub struct LayerOptions {
     /// How convolutions unfold.
     pub conv: Conv,
+    /// Points of the grid along each dimension of a kernel, for [`Conv::Operator`].
+    pub grid: u64,
     /// One layer a gate of a recurrent weight, instead of one for the whole.
     pub split_gates: bool,
     /// One layer each for q, k and v of a fused weight, instead of one for the whole.
@@ -85,6 +92,7 @@ impl Default for LayerOptions {
     fn default() -> Self {
         Self {
             conv: Conv::Pool,
+            grid: 32,
             split_gates: false,
             split_fused: false,
             min_evals: 8,
@@ -117,6 +125,9 @@ pub struct Layer {
     pub slice_id: Option<u64>,
     /// The matrices, all of the same shape, in order.
     pub matrices: Vec<MatrixView>,
+    /// `None`: the ESD is that of `matrices`. Else they are the slices of a kernel, one a position, and the ESD is that
+    /// of the convolution on this grid: of one matrix of the same shape for each frequency.
+    pub operator: Option<Grid>,
     /// Longer side of each matrix (in compatibility mode possibly swapped, as WeightWatcher does; reported only).
     pub n: u64,
     /// Shorter side of each matrix (see `n`).
@@ -138,10 +149,15 @@ impl Layer {
         self.matrices.first().map_or((0, 0), |view| (view.rows, view.cols))
     }
 
+    /// Number of matrices whose eigenvalues make the ESD: of an operator one a frequency.
+    pub fn matrix_count(&self) -> u64 {
+        self.operator.map_or(self.matrices.len() as u64, |grid| grid.frequencies())
+    }
+
     /// Number of eigenvalues of the layer: matrices × their shorter side.
     pub fn num_evals(&self) -> u64 {
         let (rows, cols) = self.matrix_shape();
-        (self.matrices.len() as u64).saturating_mul(rows.min(cols))
+        self.matrix_count().saturating_mul(rows.min(cols))
     }
 }
 

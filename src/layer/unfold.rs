@@ -1,7 +1,7 @@
 //! From shapes to matrices: strided views of a tensor's elements.
 
 use super::classify::{Refusal, elements};
-use super::{Conv, LayerType, MatrixView, SkipReason};
+use super::{Conv, Grid, LayerOptions, LayerType, MatrixView, SkipReason};
 
 /// More matrices than this in one tensor is a mistake or an attack: the largest kernel known to us has 2,048
 /// positions, the largest mixture of experts 512 experts, and each matrix costs more memory than a small slice.
@@ -38,6 +38,8 @@ pub(super) struct Unfolding {
     pub(super) rf: u64,
     /// Factor on W.
     pub(super) scale: f64,
+    /// Grid on which the slices are an operator.
+    pub(super) operator: Option<Grid>,
 }
 
 /// Whether the layer is a convolution.
@@ -53,7 +55,7 @@ pub(super) fn dense_view(offset: u64, rows: u64, cols: u64) -> MatrixView {
 /// One matrix, the whole tensor.
 pub(super) fn matrix(layer_type: LayerType, rows: u64, cols: u64) -> Unfolding {
     let parts = vec![Part::whole(vec![dense_view(0, rows, cols)])];
-    Unfolding { layer_type, parts, rf: 1, scale: 1.0 }
+    Unfolding { layer_type, parts, rf: 1, scale: 1.0, operator: None }
 }
 
 /// A mixture of experts in one tensor [experts, a, b]: one layer an expert, `[e]`.
@@ -70,7 +72,7 @@ pub(super) fn experts(count: u64, rows: u64, cols: u64) -> Result<Unfolding, Ref
             matrices: vec![dense_view(expert.saturating_mul(rows.saturating_mul(cols)), rows, cols)],
         })
         .collect();
-    Ok(Unfolding { layer_type: LayerType::Expert, parts, rf: 1, scale: 1.0 })
+    Ok(Unfolding { layer_type: LayerType::Expert, parts, rf: 1, scale: 1.0, operator: None })
 }
 
 /// A convolution [out, in, kernel…] of one to three kernel dimensions.
@@ -79,8 +81,8 @@ pub(super) fn experts(count: u64, rows: u64, cols: u64) -> Result<Unfolding, Ref
 /// `(o · in + i) · positions + p` of the tensor.
 ///
 /// # Errors
-/// A refusal if the shape is not that of a convolution, or has too many kernel positions.
-pub(super) fn convolution(shape: &[u64], conv: Conv) -> Result<Unfolding, Refusal> {
+/// A refusal if the shape is not that of a convolution, has too many kernel positions, or does not fit the grid.
+pub(super) fn convolution(shape: &[u64], options: &LayerOptions) -> Result<Unfolding, Refusal> {
     let ([out, inputs, kernel @ ..], Some(_)) = (shape, elements(shape)) else {
         return Err((SkipReason::NotAMatrix, format!("rank {}", shape.len())));
     };
@@ -89,11 +91,13 @@ pub(super) fn convolution(shape: &[u64], conv: Conv) -> Result<Unfolding, Refusa
         2 => LayerType::Conv2d,
         _ => LayerType::Conv3d,
     };
+    let conv = options.conv;
+    let operator = (conv == Conv::Operator).then(|| grid(kernel, options.grid)).transpose()?;
     let positions = kernel.iter().product::<u64>();
     let per_out = inputs * positions;
     if conv == Conv::Flatten {
         let parts = vec![Part::whole(vec![dense_view(0, *out, per_out)])];
-        return Ok(Unfolding { layer_type, parts, rf: positions, scale: 1.0 });
+        return Ok(Unfolding { layer_type, parts, rf: positions, scale: 1.0, operator: None });
     }
     refuse_many(positions, "kernel positions")?;
     let slices = (0..positions).map(|position| MatrixView {
@@ -105,9 +109,14 @@ pub(super) fn convolution(shape: &[u64], conv: Conv) -> Result<Unfolding, Refusa
     });
     let parts = match conv {
         Conv::Slices => slices.enumerate().map(|(i, view)| slice(i as u64, view)).collect(),
-        Conv::Pool | Conv::Flatten => vec![Part::whole(slices.collect())],
+        Conv::Pool | Conv::Flatten | Conv::Operator => vec![Part::whole(slices.collect())],
     };
-    Ok(Unfolding { layer_type, parts, rf: positions, scale: conv_scale(layer_type, conv, positions) })
+    let scale = conv_scale(layer_type, conv, positions);
+    Ok(Unfolding { layer_type, parts, rf: positions, scale, operator })
+}
+
+fn grid(kernel: &[u64], points: u64) -> Result<Grid, Refusal> {
+    Grid::new(kernel, &vec![points; kernel.len()]).map_err(|detail| (SkipReason::TooLarge, detail))
 }
 
 fn slice(position: u64, view: MatrixView) -> Part {
@@ -160,9 +169,13 @@ fn bands(lengths: &[u64], view: impl Fn(u64, u64) -> MatrixView) -> Vec<MatrixVi
 mod tests {
     use super::*;
 
+    fn unfold(shape: &[u64], conv: Conv) -> Result<Unfolding, Refusal> {
+        convolution(shape, &LayerOptions { conv, ..LayerOptions::default() })
+    }
+
     #[test]
     fn pool_takes_a_slice_a_position() {
-        let unfolding = convolution(&[16, 128, 64, 1], Conv::Pool).unwrap();
+        let unfolding = unfold(&[16, 128, 64, 1], Conv::Pool).unwrap();
         assert_eq!((unfolding.layer_type, unfolding.rf, unfolding.parts.len()), (LayerType::Conv2d, 64, 1));
         assert_eq!(unfolding.scale, 0.5_f64.sqrt());
         let matrices = &unfolding.parts[0].matrices;
@@ -175,7 +188,7 @@ mod tests {
 
     #[test]
     fn scales_follow_weightwatcher_for_two_dimensional_kernels_only() {
-        let scale = |shape: &[u64], conv| convolution(shape, conv).unwrap().scale;
+        let scale = |shape: &[u64], conv| unfold(shape, conv).unwrap().scale;
         assert_eq!(scale(&[4, 4, 3, 3], Conv::Slices), 4.5_f64.sqrt());
         assert_eq!(scale(&[4, 4, 3, 3], Conv::Flatten), 1.0);
         assert_eq!(scale(&[4, 4, 3], Conv::Pool), 1.0);
@@ -184,22 +197,35 @@ mod tests {
 
     #[test]
     fn slices_and_flatten() {
-        let slices = convolution(&[4, 2, 3], Conv::Slices).unwrap();
+        let slices = unfold(&[4, 2, 3], Conv::Slices).unwrap();
         assert_eq!(
             slices.parts.iter().map(|part| part.slice_id).collect::<Vec<_>>(),
             [Some(0), Some(1), Some(2)]
         );
         assert_eq!(slices.parts[2].suffix, "[2]");
-        let flat = convolution(&[4, 2, 3], Conv::Flatten).unwrap();
+        let flat = unfold(&[4, 2, 3], Conv::Flatten).unwrap();
         assert_eq!(flat.parts[0].matrices, [dense_view(0, 4, 6)]);
     }
 
     #[test]
     fn too_many_matrices_are_refused_before_they_are_listed() {
-        let (reason, detail) = convolution(&[8, 2, 1 << 40], Conv::Pool).unwrap_err();
+        let (reason, detail) = unfold(&[8, 2, 1 << 40], Conv::Pool).unwrap_err();
         assert_eq!(reason, SkipReason::TooLarge);
         assert!(detail.contains("1099511627776"), "{detail}");
         assert!(experts(1 << 40, 2, 2).is_err());
-        assert!(convolution(&[8, 2, 1 << 40], Conv::Flatten).is_ok());
+        assert!(unfold(&[8, 2, 1 << 40], Conv::Flatten).is_ok());
+    }
+    #[test]
+    fn an_operator_has_the_slices_of_pool_and_a_grid() {
+        let operator = unfold(&[4, 2, 3, 5], Conv::Operator).unwrap();
+        let pool = unfold(&[4, 2, 3, 5], Conv::Pool).unwrap();
+        assert_eq!((&operator.parts, operator.rf), (&pool.parts, pool.rf));
+        assert_eq!((operator.scale, pool.operator), (1.0, None), "no factor on the operator");
+        assert_eq!(operator.operator, Grid::new(&[3, 5], &[32, 32]).ok());
+        let (reason, detail) = unfold(&[4, 2, 33], Conv::Operator).unwrap_err();
+        assert_eq!(
+            (reason, detail.as_str()),
+            (SkipReason::TooLarge, "a kernel of 33 does not fit the grid of 32")
+        );
     }
 }

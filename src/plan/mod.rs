@@ -10,7 +10,7 @@ use serde::Serialize;
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Cost {
     /// Floating-point operations: N·M² for the Gram matrix, 4/3·M³ for its eigenvalues, for each matrix and each
-    /// spectrum asked for (the permuted ones too).
+    /// spectrum asked for (the permuted ones too); of a convolution as an operator, [`spectrum::operator::flops`].
     pub flops: f64,
     /// Stored bytes read (once; a layer that needs the SVD or its elements permuted may be read again).
     pub bytes: u64,
@@ -36,9 +36,12 @@ pub fn cost(catalog: &Catalog, layer: &Layer, options: &Options) -> Cost {
         0
     };
     let vectors = if options.vectors { m.saturating_mul(m).saturating_mul(8 * 6) } else { 0 };
-    let spectrum = spectrum::bytes_needed(count, n, m, options.method);
+    let (spectrum, flops) = match &layer.operator {
+        Some(grid) => (spectrum::operator::bytes_needed(n, m, grid), spectrum::operator::flops(n, m, grid)),
+        None => (spectrum::bytes_needed(count, n, m, options.method), spectrum::flops(count, n, m)),
+    };
     Cost {
-        flops: spectra as f64 * spectrum::flops(count, n, m),
+        flops: spectra as f64 * flops,
         bytes: elements.saturating_mul(stored.dtype.bytes()),
         peak_bytes: tensor::bytes_needed(stored, &layer.matrices)
             .saturating_add(spectrum)

@@ -115,7 +115,7 @@ fn analysed(model: &Model, layer: &Layer, options: &Options) -> DescribeRow {
         tensor: tensor.map(|t| t.name.clone()).unwrap_or_default(),
         dtype: tensor.map_or("", |t| t.dtype.name()),
         shape: tensor.map(|t| t.shape.clone()).unwrap_or_default(),
-        matrices: Some(layer.matrices.len() as u64),
+        matrices: Some(layer.matrix_count()),
         n: Some(layer.n),
         m: Some(layer.m),
         num_evals: Some(layer.num_evals()),

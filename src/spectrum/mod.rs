@@ -4,9 +4,12 @@
 //! ([`eigen`]). It costs N·M² + 4/3·M³ flops and O(M²) memory, and it cannot see eigenvalues below about ε·λmax, the
 //! *noise floor*. A matrix whose smallest eigenvalue reaches down there is done again by the singular values of W
 //! ([`svd`]), whose floor is about ε²·λmax.
+//!
+//! A convolution taken as an [`operator`] has a complex matrix for each frequency of its input grid.
 
 pub mod eigen;
 mod gram;
+pub mod operator;
 mod svd;
 mod team;
 

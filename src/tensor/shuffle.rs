@@ -63,6 +63,15 @@ impl Shuffled {
         }
     }
 
+    /// Permutes the elements of all matrices together, for a layer whose matrices are one thing: a kernel's slices.
+    pub fn shuffle_together(&mut self, seed: u64) {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        match &mut self.elements {
+            Elements::Single(all) => permute(all, &mut rng),
+            Elements::Double(all) => permute(all, &mut rng),
+        }
+    }
+
     /// Bytes that a copy of this many elements takes.
     pub fn bytes_needed(elements: u64, exact_in_f32: bool) -> u64 {
         elements.saturating_mul(if exact_in_f32 { 4 } else { 8 })

@@ -51,11 +51,12 @@ fn tensors() -> impl Strategy<Value = Vec<Tensor>> {
 }
 
 fn options() -> impl Strategy<Value = LayerOptions> {
-    let conv = prop_oneof![Just(Conv::Pool), Just(Conv::Slices), Just(Conv::Flatten)];
+    let conv = prop_oneof![Just(Conv::Pool), Just(Conv::Slices), Just(Conv::Flatten), Just(Conv::Operator)];
     let most = || prop::option::of(0_u64..200);
     (conv, any::<(bool, bool, bool)>(), 0_u64..10, most(), most()).prop_map(
         |(conv, (split_gates, split_fused, ww_layers), min_evals, max_evals, max_n)| LayerOptions {
             conv,
+            grid: 5,
             split_gates,
             split_fused,
             min_evals,
@@ -143,9 +144,9 @@ proptest! {
     #[test]
     fn unfolding_partitions_the_tensor(
         shape in prop::collection::vec(1_u64..7, 3..=5),
-        conv in prop_oneof![Just(Conv::Pool), Just(Conv::Slices), Just(Conv::Flatten)],
+        conv in prop_oneof![Just(Conv::Pool), Just(Conv::Slices), Just(Conv::Flatten), Just(Conv::Operator)],
     ) {
-        let unfolding = unfold::convolution(&shape, conv).unwrap();
+        let unfolding = unfold::convolution(&shape, &LayerOptions { conv, ..LayerOptions::default() }).unwrap();
         let views: Vec<_> = unfolding.parts.iter().flat_map(|part| part.matrices.iter().copied()).collect();
         let counts = touches(shape.iter().product(), &views);
         prop_assert!(counts.iter().all(|&count| count == 1));

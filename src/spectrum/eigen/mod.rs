@@ -80,13 +80,13 @@ fn scale_to_one(lower: &mut Mat<f64>) -> Result<Option<i32>> {
 }
 
 /// e such that |x| lies in [2^(e−1), 2^e); x is finite and not zero.
-fn exponent_of(x: f64) -> i32 {
+pub(super) fn exponent_of(x: f64) -> i32 {
     let exponent = |x: f64| ((x.to_bits() >> 52) & 0x7ff) as i32 - 1022;
     if x.abs() < f64::MIN_POSITIVE { exponent(x * 2f64.powi(64)) - 64 } else { exponent(x) }
 }
 
 /// x·2^e, in two steps since 2^e alone may leave the range of f64.
-fn times_power_of_two(x: f64, e: i32) -> f64 {
+pub(super) fn times_power_of_two(x: f64, e: i32) -> f64 {
     let half = e / 2;
     x * 2f64.powi(half) * 2f64.powi(e - half)
 }
