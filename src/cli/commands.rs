@@ -18,6 +18,7 @@ use wildmatch::WildMatch;
 /// `spectrald analyze`.
 pub(super) fn analyze(args: &AnalyzeArgs) -> Result<ExitCode> {
     let options = args.what.options()?;
+    output::check(args.output.as_deref())?;
     let run = run_options(&args.means, interrupt::flag());
     let mut reports = Vec::new();
     for uri in &args.models {
@@ -68,6 +69,7 @@ fn verdict(reports: &[ModelReport]) -> ExitCode {
 /// `spectrald describe`.
 pub(super) fn describe(args: &DescribeArgs) -> Result<ExitCode> {
     let options = args.what.options()?;
+    output::check(args.output.as_deref())?;
     let mut descriptions = Vec::new();
     for uri in &args.models {
         descriptions.push(render::describe_rows(&open(uri, &args.what, &options)?, &options));
@@ -89,6 +91,7 @@ pub(super) fn describe(args: &DescribeArgs) -> Result<ExitCode> {
 /// `spectrald esd`.
 pub(super) fn esd(args: &EsdArgs) -> Result<ExitCode> {
     let options = args.what.options()?;
+    output::check(args.output.as_deref())?;
     let model = open(&args.model, &args.what, &options)?;
     let layer = find(&model, &args.layer)?;
     let cancel = interrupt::flag();
