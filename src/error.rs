@@ -73,6 +73,18 @@ impl Error {
         self
     }
 
+    /// Names the model whose file is to blame: `MODEL: FILE: …`, or `MODEL: …` where the file is the model.
+    #[must_use]
+    pub fn in_model(mut self, uri: &str) -> Self {
+        let file = self.0.file.take();
+        let inner = file.filter(|file| file != uri && !uri.ends_with(&format!("/{file}")));
+        self.0.file = Some(match inner {
+            None => uri.to_owned(),
+            Some(file) => format!("{uri}: {file}"),
+        });
+        self
+    }
+
     /// Names the tensor, unless an inner call already did.
     #[must_use]
     pub fn in_tensor(mut self, tensor: impl Into<String>) -> Self {
@@ -119,7 +131,8 @@ impl fmt::Display for Error {
     }
 }
 
-/// Names come from untrusted files: control characters would reach a terminal or split a log line.
+/// A name or message for people's eyes. Names come from untrusted files: control characters would reach a terminal or
+/// split a line, and a name may be as long as its file.
 pub(crate) fn printable(text: &str) -> String {
     const LONGEST: usize = 400;
     let mut out: String = text.chars().take(LONGEST).flat_map(escape_control).collect();
@@ -150,6 +163,19 @@ mod tests {
     fn the_innermost_place_wins() {
         let error = Error::malformed("x").in_tensor("inner").in_tensor("outer");
         assert_eq!(error.tensor(), Some("inner"));
+    }
+
+    #[test]
+    fn a_file_is_shown_with_its_model() {
+        let shown = |file: Option<&str>, uri: &str| {
+            let error = Error::malformed("x");
+            file.map_or(error.clone(), |file| error.in_file(file)).in_model(uri).to_string()
+        };
+        assert_eq!(shown(None, "a/m"), "a/m: x");
+        assert_eq!(shown(Some("a/m"), "a/m"), "a/m: x");
+        assert_eq!(shown(Some("m.bin"), "s3://b/m.bin"), "s3://b/m.bin: x");
+        assert_eq!(shown(Some("shard.bin"), "s3://b/m/"), "s3://b/m/: shard.bin: x");
+        assert_eq!(shown(Some("config.json"), "a/xconfig.json"), "a/xconfig.json: config.json: x");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use super::args::{
 };
 use super::{interrupt, output, progress::Bar};
 use crate::analysis::{self, LayerInput, ModelReport, Options, Status};
+use crate::error::printable;
 use crate::layer::{self, Layer, SkipReason, Skipped};
 use crate::render::{self, TableOptions};
 use crate::run::{self, Model, RunOptions};
@@ -26,7 +27,7 @@ pub(super) fn analyze(args: &AnalyzeArgs) -> Result<ExitCode> {
         let bar = Bar::new(!args.means.quiet && output::stderr_is_terminal());
         let report = run::analyze(&model, &options, &run, &bar);
         bar.clear();
-        reports.push(report?);
+        reports.push(report.map_err(|e| e.in_model(&model.catalog.uri))?);
     }
     let text = match args.format {
         Format::Json => render::json(&reports)?,
@@ -98,11 +99,12 @@ pub(super) fn esd(args: &EsdArgs) -> Result<ExitCode> {
     let needed = crate::plan::cost(&model.catalog, layer, &options).peak_bytes;
     let run = run_options(&args.means, Arc::clone(&cancel));
     if needed > run.memory {
-        return Err(run::needs_memory(needed, run.memory).in_tensor(&layer.name).in_file(&args.model));
+        return Err(run::needs_memory(needed, run.memory).in_tensor(&layer.name).in_file(&model.catalog.uri));
     }
-    let mut input = LayerInput::open(&model.catalog, layer, &cancel)?;
+    let placed = |e: Error| e.in_tensor(&layer.name).in_model(&model.catalog.uri);
+    let mut input = LayerInput::open(&model.catalog, layer, &cancel).map_err(placed)?;
     input.threads = run.threads.min(2);
-    let spectrum = analysis::layer_spectrum(&mut input, &options).map_err(|e| e.in_tensor(&layer.name))?;
+    let spectrum = analysis::layer_spectrum(&mut input, &options).map_err(placed)?;
     let bytes = match args.format {
         EsdFormat::Text => render::esd_text(&spectrum.pooled()).into_bytes(),
         EsdFormat::Json => render::esd_json(&layer.name, &spectrum)?.into_bytes(),
@@ -114,9 +116,9 @@ pub(super) fn esd(args: &EsdArgs) -> Result<ExitCode> {
 
 fn open(uri: &str, what: &WhatArgs, options: &Options) -> Result<Model> {
     let source = source::open(uri, &SourceOptions::default())?;
-    let catalog = format::read_catalog(source.as_ref())?;
+    let catalog = format::read_catalog(source.as_ref()).map_err(|e| e.in_model(source.uri()))?;
     for note in &catalog.notes {
-        anstream::eprintln!("note: {uri}: {}", crate::error::printable(note));
+        anstream::eprintln!("note: {}", printable(&format!("{}: {note}", source.uri())));
     }
     let mut layers = layer::layers(&catalog, &options.layers);
     if !what.filters.is_empty() {

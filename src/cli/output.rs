@@ -5,7 +5,8 @@ use std::io::{IsTerminal, Write};
 use std::path::Path;
 
 /// Writes `bytes` to `path`, or to stdout. A file is written beside its place under a temporary name and renamed, so
-/// that an interrupted run leaves no partial file.
+/// that an interrupted run leaves no partial file. What is there and is no file, such as a device or a pipe, is written
+/// to; behind a link, the file that it names is replaced.
 ///
 /// # Errors
 /// `Internal` with the file's name if it cannot be written. A closed pipe is no error.
@@ -17,6 +18,26 @@ pub(super) fn write(bytes: &[u8], path: Option<&Path>) -> Result<()> {
     }
 }
 
+/// Refuses a folder, and a file whose folder does not exist, before any work is done for it.
+///
+/// # Errors
+/// `InvalidArgument`; `NotFound` with the folder's name.
+pub(super) fn check(path: Option<&Path>) -> Result<()> {
+    if let Some(path) = path.filter(|path| path.is_dir()) {
+        return Err(Error::invalid("a directory; name a file").in_file(path.display().to_string()));
+    }
+    match path.map(folder_of) {
+        Some(folder) if !folder.is_dir() => {
+            Err(Error::new(ErrorKind::NotFound, "no such directory").in_file(folder.display().to_string()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 fn write_stdout(bytes: &[u8]) -> Result<()> {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
@@ -26,49 +47,21 @@ fn write_stdout(bytes: &[u8]) -> Result<()> {
     }
 }
 
-/// Refuses a place that cannot be written, before hours of work are spent on what goes there.
-///
-/// # Errors
-/// `InvalidArgument` with the file's name if it is a directory, or its own directory is not there.
-pub(super) fn check(path: Option<&Path>) -> Result<()> {
-    let Some(path) = path.filter(|path| *path != Path::new("-")) else { return Ok(()) };
-    let refused =
-        |why: &str| Err(Error::invalid(why).in_field("--output").in_file(path.display().to_string()));
-    if path.is_dir() {
-        return refused("is a directory; name a file");
-    }
-    if !folder_of(path).is_dir() {
-        return refused("its directory does not exist");
-    }
-    Ok(())
-}
-
-fn folder_of(path: &Path) -> &Path {
-    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
 fn write_file(bytes: &[u8], path: &Path) -> Result<()> {
     let failed = |e: std::io::Error| {
         Error::new(ErrorKind::Internal, format!("cannot write: {e}")).in_file(path.display().to_string())
     };
-    let real = match std::fs::metadata(path) {
-        // Renaming would put a file in the place of /dev/null or a FIFO.
-        Ok(found) if !found.is_file() => return write_through(bytes, path).map_err(failed),
-        // A link keeps pointing where it does.
-        Ok(_) => path.canonicalize().map_err(failed)?,
-        Err(_) => path.to_owned(),
-    };
-    let folder = folder_of(&real);
-    let mut file = tempfile::Builder::new().prefix(".spectrald-").tempfile_in(folder).map_err(failed)?;
+    let real = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    if std::fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+        let opened = std::fs::OpenOptions::new().write(true).open(path);
+        return opened.and_then(|mut file| file.write_all(bytes)).map_err(failed);
+    }
+    let mut file =
+        tempfile::Builder::new().prefix(".spectrald-").tempfile_in(folder_of(&real)).map_err(failed)?;
     file.write_all(bytes).map_err(failed)?;
     widen_permissions(file.as_file()).map_err(failed)?;
     file.persist(&real).map_err(|e| failed(e.error))?;
     Ok(())
-}
-
-fn write_through(bytes: &[u8], path: &Path) -> std::io::Result<()> {
-    let mut file = std::fs::OpenOptions::new().write(true).open(path)?;
-    file.write_all(bytes)
 }
 
 /// Temporary files are readable by their owner alone; a report is an ordinary file.
@@ -99,39 +92,16 @@ pub(super) fn error_word() -> String {
     format!("{style}error{style:#}")
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::FileTypeExt;
-
-    #[test]
-    fn a_link_is_written_through_and_stays() {
-        let folder = tempfile::tempdir().expect("a directory");
-        let (target, link) = (folder.path().join("target"), folder.path().join("link"));
-        std::fs::write(&target, "old").expect("written");
-        std::os::unix::fs::symlink("target", &link).expect("linked");
-        write(b"new", Some(&link)).expect("written");
-        assert!(link.is_symlink());
-        assert_eq!(std::fs::read_to_string(&target).expect("read"), "new");
-    }
-
-    #[test]
-    fn what_is_no_file_is_not_replaced() {
-        let folder = tempfile::tempdir().expect("a directory");
-        // By a link in a folder of our own, so that a defect replaces the link and not the device.
-        let link = folder.path().join("null");
-        std::os::unix::fs::symlink("/dev/null", &link).expect("linked");
-        write(b"gone", Some(&link)).expect("written");
-        assert!(link.is_symlink());
-        assert!(std::fs::metadata(&link).expect("there").file_type().is_char_device());
-    }
 
     #[test]
     fn places_that_cannot_be_written_are_refused_beforehand() {
         let folder = tempfile::tempdir().expect("a directory");
         let message = |path: &Path| check(Some(path)).expect_err("refused").message().to_owned();
-        assert_eq!(message(folder.path()), "is a directory; name a file");
-        assert_eq!(message(&folder.path().join("no/file")), "its directory does not exist");
+        assert_eq!(message(folder.path()), "a directory; name a file");
+        assert_eq!(message(&folder.path().join("no/file")), "no such directory");
         assert!(check(Some(&folder.path().join("new"))).is_ok());
         assert!(check(Some(Path::new("-"))).is_ok() && check(Some(Path::new("new"))).is_ok());
         assert!(check(None).is_ok());

@@ -132,7 +132,7 @@ fn align(table: &mut Table) {
 pub(super) fn number(value: Option<f64>) -> String {
     match value {
         None => String::new(),
-        Some(x) if x == 0.0 => "0".to_owned(),
+        Some(0.0) => "0".to_owned(),
         Some(x) if (1e-3..1e5).contains(&x.abs()) => {
             let digits = (3 - x.abs().log10().floor() as i32).clamp(0, 6) as usize;
             format!("{x:.digits$}")

@@ -196,7 +196,12 @@ impl Shared<'_> {
             let error = needs_memory(cost.peak_bytes, self.run.memory);
             return Ok(analysis::failed_row(&self.model.catalog, layer, self.options, &error));
         }
-        let mut input = LayerInput::open(&self.model.catalog, layer, &self.run.cancel)?;
+        let mut input = match LayerInput::open(&self.model.catalog, layer, &self.run.cancel) {
+            Err(e) if e.kind() == ErrorKind::NonFinite => {
+                return Ok(analysis::failed_row(&self.model.catalog, layer, self.options, &e));
+            }
+            other => other?,
+        };
         input.prefetch()?;
         let permit = self.permit(cost);
         input.threads = permit.count;

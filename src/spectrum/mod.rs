@@ -108,7 +108,7 @@ pub fn spectrum(blocks: &mut dyn Blocks, options: &SpectrumOptions) -> Result<Sp
 /// `None` if the smallest eigenvalue is lost in the noise.
 fn by_gram(gram: Gram, options: &SpectrumOptions) -> Result<Option<MatrixSpectrum>> {
     let (trace, frobenius) = gram.check_sums();
-    if !frobenius.is_finite() || (trace == 0.0 && gram.saw_nonzero()) {
+    if !frobenius.is_finite() || (trace < f64::MIN_POSITIVE && gram.saw_nonzero()) {
         return Err(Error::new(ErrorKind::NonFinite, "the eigenvalues leave the range of f64"));
     }
     let eigenvalues = eigen::eigenvalues(gram.into_lower(), options.threads)?;

@@ -52,6 +52,9 @@ impl Shape {
     }
 }
 
+/// Gets a matrix's index and its elements.
+type Visit<'a, E> = &'a mut dyn FnMut(usize, &[f64]) -> Result<(), E>;
+
 /// Buffers for one block, reused from block to block.
 #[derive(Debug, Default)]
 pub(super) struct Window {
@@ -67,7 +70,7 @@ impl Window {
         shape: &Shape,
         raw: (&[u8], u64),
         (rows, cols): (Range<u64>, Range<u64>),
-        visit: &mut dyn FnMut(usize, &[f64]) -> Result<(), E>,
+        visit: Visit<'_, E>,
     ) -> Result<(), E> {
         let view = shape.first();
         let segment = (cols.end - cols.start - 1) * view.col_stride + shape.spread() + 1;

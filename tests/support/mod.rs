@@ -1,4 +1,5 @@
-//! Servers that run in the test process.
+//! What several subjects use: servers that run in the test process, and models.
 
 pub(crate) mod hostile;
+pub(crate) mod models;
 pub(crate) mod s3;
