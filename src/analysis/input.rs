@@ -28,7 +28,8 @@ impl<'a> LayerInput<'a> {
         let tensor = catalog.tensors.get(layer.tensor).ok_or_else(stray)?;
         let file = catalog.files.get(tensor.file).ok_or_else(stray)?;
         let scales = layer.dequantise.as_ref().map(|how| scales(catalog, tensor, how)).transpose()?;
-        let options = ReadOptions { factor: layer.scale, scales, cancel: Arc::clone(cancel) };
+        let (factor, as_f32, cancel) = (layer.scale, layer.as_f32, Arc::clone(cancel));
+        let options = ReadOptions { factor, as_f32, scales, cancel };
         let reader = LayerReader::new(Arc::clone(file), tensor.clone(), layer.matrices.clone(), options);
         Ok(Self { catalog, layer, tensor, reader, threads: 1 })
     }

@@ -19,14 +19,19 @@ use crate::{ErrorKind, Result};
 /// # Errors
 /// What the source gives, and `Interrupted`.
 pub fn analyze_layer(input: &mut LayerInput<'_>, options: &Options) -> Result<LayerReport> {
-    let spectrum = match layer_spectrum(input, options) {
+    match full_row(input, options) {
+        // Of the spectrum itself, or of the shuffled or the eigenvectors' one.
         Err(e) if matches!(e.kind(), ErrorKind::NonFinite | ErrorKind::Internal) => {
             let mut row = failed_row(input.catalog, input.layer, options, &e);
             row.digest = input.reader.digest();
-            return Ok(row);
+            Ok(row)
         }
-        other => other?,
-    };
+        other => other,
+    }
+}
+
+fn full_row(input: &mut LayerInput<'_>, options: &Options) -> Result<LayerReport> {
+    let spectrum = layer_spectrum(input, options)?;
     let evals = spectrum.pooled();
     let mut row = described_row(input.catalog, input.layer);
     row.digest = input.reader.digest();

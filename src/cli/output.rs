@@ -18,11 +18,14 @@ pub(super) fn write(bytes: &[u8], path: Option<&Path>) -> Result<()> {
     }
 }
 
-/// Refuses a file whose folder does not exist, before any work is done for it.
+/// Refuses a folder, and a file whose folder does not exist, before any work is done for it.
 ///
 /// # Errors
-/// `NotFound` with the folder's name.
+/// `InvalidArgument`; `NotFound` with the folder's name.
 pub(super) fn check(path: Option<&Path>) -> Result<()> {
+    if let Some(path) = path.filter(|path| path.is_dir()) {
+        return Err(Error::invalid("a directory; name a file").in_file(path.display().to_string()));
+    }
     match path.map(folder_of) {
         Some(folder) if !folder.is_dir() => {
             Err(Error::new(ErrorKind::NotFound, "no such directory").in_file(folder.display().to_string()))
@@ -87,4 +90,20 @@ pub(super) fn stderr_is_terminal() -> bool {
 pub(super) fn error_word() -> String {
     let style = anstyle::Style::new().bold().fg_color(Some(anstyle::AnsiColor::Red.into()));
     format!("{style}error{style:#}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_that_cannot_be_written_are_refused_beforehand() {
+        let folder = tempfile::tempdir().expect("a directory");
+        let message = |path: &Path| check(Some(path)).expect_err("refused").message().to_owned();
+        assert_eq!(message(folder.path()), "a directory; name a file");
+        assert_eq!(message(&folder.path().join("no/file")), "no such directory");
+        assert!(check(Some(&folder.path().join("new"))).is_ok());
+        assert!(check(Some(Path::new("-"))).is_ok() && check(Some(Path::new("new"))).is_ok());
+        assert!(check(None).is_ok());
+    }
 }

@@ -124,6 +124,9 @@ fn has_extension(name: &str) -> bool {
     READERS.iter().any(|format| name.ends_with(format.extension))
 }
 
+const NO_FILES: &str = "the directory has no files; folders in it are not searched";
+const NO_LISTING: &str = "plain HTTP has no listing; name the file or the .index.json";
+
 /// What to say of a directory without a model.
 fn no_model(source: &dyn ModelSource) -> Error {
     let names = source.names();
@@ -131,7 +134,9 @@ fn no_model(source: &dyn ModelSource) -> Error {
     let foreign: Vec<&str> =
         top(names).filter(|name| FOREIGN_EXTENSIONS.iter().any(|end| name.ends_with(end))).collect();
     let (kind, message) = if names.is_empty() {
-        (ErrorKind::NotFound, "the directory is empty".to_owned())
+        let listed = !source.uri().starts_with("http");
+        let message = if listed { NO_FILES } else { NO_LISTING };
+        (ErrorKind::NotFound, message.to_owned())
     } else if !below.is_empty() {
         let message = format!("no model file at the top, only below ({}); name one folder", some(&below));
         (ErrorKind::NotFound, message)
@@ -416,7 +421,7 @@ mod tests {
     fn directories_without_a_model_say_what_they_have() {
         let directory = |names: &[&str]| MemorySource::directory(names.iter().map(|name| text(name, "x")));
         let cases: [(&[&str], ErrorKind, &str); 5] = [
-            (&[], ErrorKind::NotFound, "the directory is empty"),
+            (&[], ErrorKind::NotFound, NO_FILES),
             (
                 &["README.md", "a", "b", "c"],
                 ErrorKind::NotFound,

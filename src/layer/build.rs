@@ -265,6 +265,7 @@ fn layer((position, tensor): (usize, &Tensor), layer_id: u64, weight: &Weight, p
         m: rows.min(cols),
         rf: weight.unfolding.rf,
         scale: weight.unfolding.scale,
+        as_f32: false,
         dequantise: weight.dequantise.clone(),
         note: weight.note.clone(),
     }

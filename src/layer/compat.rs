@@ -53,7 +53,7 @@ fn as_reported(made: Layer, name: &str, reported: Reported, conv: Conv) -> Layer
         Conv::Slices => Some(made.slice_id.unwrap_or(0)),
         Conv::Pool | Conv::Flatten | Conv::Operator => made.slice_id,
     };
-    Layer { name: name.to_owned(), n: reported.n, m: reported.m, slice_id, ..made }
+    Layer { name: name.to_owned(), n: reported.n, m: reported.m, slice_id, as_f32: true, ..made }
 }
 
 fn weight(context: &Context<'_>, position: usize, tensor: &Tensor) -> Result<(Weight, Reported), Refusal> {

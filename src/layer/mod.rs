@@ -137,6 +137,8 @@ pub struct Layer {
     /// Factor on W: WeightWatcher's `conv2d_norm` = sqrt(count / 2) for a 4-D tensor unfolded by pool (count 1) or
     /// slices (count = rf); 1 otherwise.
     pub scale: f64,
+    /// Whether elements are rounded to f32 first: WeightWatcher converts every tensor (RMT_Util.py:126).
+    pub as_f32: bool,
     /// How stored codes become numbers; `None`: the elements are the numbers.
     pub dequantise: Option<Dequantise>,
     /// Something worth telling that does not stop the analysis, e.g. tied to another tensor.

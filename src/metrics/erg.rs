@@ -5,10 +5,9 @@ use crate::fit::Mode;
 
 /// A logarithm of a product this near 0 may be on either side of it for rounding; the product itself decides.
 const UNSURE: f64 = 1e-6;
-/// exp of less than this is below the smallest normal number, …
+/// exp of less than this is below the smallest normal number: the product loses digits, and its fate depends on the
+/// order. Factors above ½ leave the least number above 0 as it is, so that it rarely becomes 0.
 const SUBNORMAL: f64 = -708.0;
-/// … and of less than this is 0.
-const UNDERFLOW: f64 = -746.0;
 
 /// The tail of determinant 1, and how far the power law's is from it.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
@@ -45,14 +44,19 @@ pub fn erg(evals: &[f64], power_law: Option<(f64, usize)>, mode: Mode) -> Option
         Mode::Compat => ww_detx(&scaled),
         Mode::Strict => nearest_to_one(&scaled)?,
     };
-    let detx_val = *evals.get(index)?;
+    let detx_val_unrescaled = *scaled.get(index)?;
+    let detx_val = match mode {
+        // Scaled back, which a matrix of zeros does not survive: NaN.
+        Mode::Compat => detx_val_unrescaled / (w_scale * w_scale),
+        Mode::Strict => *evals.get(index)?,
+    };
     let spikes = power_law.map(|(_, spikes)| spikes as i64).or((mode == Mode::Compat).then_some(-1));
     Some(Erg {
         detx_num,
         num_erg_spikes: detx_num,
         erg_gap: spikes.map(|spikes| detx_num as i64 - spikes),
         detx_val,
-        detx_val_unrescaled: *scaled.get(index)?,
+        detx_val_unrescaled,
         delta_lambda_min: power_law.map(|(xmin, _)| xmin - detx_val),
     })
 }
@@ -91,18 +95,25 @@ fn ww_detx(scaled: &[f64]) -> (usize, usize) {
         *(if eval < 1.0 { &mut below } else { &mut above }) += eval.ln();
         let log_det: f64 = below + above;
         let sure = below > SUBNORMAL && log_det.abs() > UNSURE;
-        let is_below_one = if below < UNDERFLOW {
-            true
-        } else if sure {
-            log_det < 0.0
-        } else {
-            scaled.iter().skip(i).product::<f64>() < 1.0
-        };
+        let is_below_one =
+            if sure { log_det < 0.0 } else { product(scaled.get(i..).unwrap_or_default()) < 1.0 };
         if is_below_one {
             return (scaled.len() - i, i);
         }
     }
     (scaled.len(), 1)
+}
+
+/// The product from the first value on, which is 0 as soon as it underflows to 0.
+fn product(values: &[f64]) -> f64 {
+    let mut product = 1.0;
+    for value in values {
+        product *= value;
+        if product == 0.0 {
+            break;
+        }
+    }
+    product
 }
 
 #[cfg(test)]
@@ -152,6 +163,23 @@ mod tests {
         // 186 of the small ones underflow, although the large ones would lift the product far above 1.
         assert_eq!(ww_detx(&evals), (600 + 81, 319));
         assert_eq!(ww_detx(&evals), plain(&evals));
+    }
+
+    #[test]
+    fn compat_keeps_products_that_get_stuck_at_the_least_number_above_zero() {
+        // Exactly, the 1400 small ones would give e^-826 and all of them e^-27. Yet 5e-324 · 0.51 is 5e-324, and the
+        // large ones lift that far above 1: no product is below 1.
+        let mut evals: Vec<f64> = (0..1400).map(|i| 0.51 + 0.09 * f64::from(i) / 1400.0).collect();
+        evals.extend([1.6; 1700]);
+        assert_eq!(ww_detx(&evals), (3100, 1));
+        assert_eq!(ww_detx(&evals), plain(&evals));
+    }
+
+    #[test]
+    fn compat_has_no_value_for_zeros() {
+        let found = erg(&[0.0; 9], None, Mode::Compat).expect("some");
+        assert!(found.detx_val.is_nan() && found.detx_val_unrescaled.is_nan());
+        assert_eq!((found.detx_num, found.erg_gap), (0, Some(1)));
     }
 
     /// weightwatcher.RMT_Util.detX_constraint(evals, rescale=False)

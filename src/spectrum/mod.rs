@@ -280,6 +280,56 @@ mod tests {
         }
     }
 
+    /// `ones` ones among n × m zeros.
+    fn sparse(n: usize, m: usize, ones: usize, seed: u64) -> Dense {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut values = vec![0.0; n * m];
+        for _ in 0..ones {
+            values[rng.random_range(0..n * m)] = 1.0;
+        }
+        Dense { n, m, values }
+    }
+
+    /// Exact, by elimination modulo a prime.
+    fn rank(dense: &Dense) -> usize {
+        const P: u64 = 1_000_003;
+        let mut rows: Vec<Vec<u64>> =
+            dense.values.chunks(dense.m).map(|row| row.iter().map(|x| *x as u64).collect()).collect();
+        let mut rank = 0;
+        for col in 0..dense.m {
+            let Some(pivot) = (rank..rows.len()).find(|&i| rows[i][col] != 0) else { continue };
+            rows.swap(rank, pivot);
+            let inverse = (0..20).rev().fold(1, |power, bit| {
+                let square = power * power % P;
+                if (P - 2) >> bit & 1 == 1 { square * rows[rank][col] % P } else { square }
+            });
+            let top = rows[rank].clone();
+            for row in rows.iter_mut().skip(rank + 1).filter(|row| row[col] != 0) {
+                let factor = row[col] * inverse % P;
+                row.iter_mut().zip(&top).for_each(|(x, t)| *x = (*x + (P - factor) * t) % P);
+            }
+            rank += 1;
+        }
+        rank
+    }
+
+    #[test]
+    fn sparse_matrices_keep_their_sums_and_have_their_exact_rank() {
+        for (n, m, ones) in [(80, 120, 80), (200, 200, 200), (200, 200, 120), (300, 260, 300)] {
+            for seed in 0..30 {
+                let mut dense = sparse(n.max(m), n.min(m), ones, seed);
+                let exact = rank(&dense);
+                let found = dense.spectrum(MethodChoice::Auto).eigenvalues;
+                let largest = found[found.len() - 1];
+                let tolerance = (dense.n as f64 * f64::EPSILON).powi(2) * largest;
+                let counted = found.iter().filter(|x| **x > tolerance).count();
+                assert_eq!(counted, exact, "{n} × {m}, {ones} ones, seed {seed}");
+                let sum: f64 = dense.values.iter().sum();
+                assert!((found.iter().sum::<f64>() - sum).abs() < 1e-12 * sum, "{n} × {m}, seed {seed}");
+            }
+        }
+    }
+
     #[test]
     fn full_rank_matrices_are_done_by_gram() {
         let found = Dense::random(300, 100, 9).spectrum(MethodChoice::Auto);

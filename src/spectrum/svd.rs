@@ -9,8 +9,8 @@ use crate::{Error, ErrorKind, Result};
 use faer::diag::Diag;
 use faer::dyn_stack::{MemBuffer, MemStack, StackReq};
 use faer::linalg::qr::no_pivoting::factor::{qr_in_place, qr_in_place_scratch, recommended_block_size};
-use faer::linalg::svd::{ComputeSvdVectors, svd, svd_scratch};
-use faer::{Mat, Par};
+use faer::linalg::svd::{ComputeSvdVectors, SvdParams, svd, svd_scratch};
+use faer::{Auto, Mat, Par, Spec};
 
 /// Fills the matrices that are still missing.
 pub(super) fn fill(blocks: &mut dyn Blocks, found: &mut [Option<MatrixSpectrum>]) -> Result<()> {
@@ -91,7 +91,7 @@ impl Factor {
         let mut values = Diag::<f64>::zeros(m.min(self.filled));
         let mut buffer = MemBuffer::new(values_scratch(self.filled, m));
         let stack = MemStack::new(&mut buffer);
-        svd(w, values.as_mut(), None, None, Par::Seq, stack, Default::default()).map_err(|_| {
+        svd(w, values.as_mut(), None, None, Par::Seq, stack, params()).map_err(|_| {
             Error::new(ErrorKind::Internal, format!("the SVD did not converge for {} × {m}", self.filled))
         })?;
         let mut eigenvalues: Vec<f64> = values.column_vector().iter().map(|s| s * s).collect();
@@ -111,9 +111,15 @@ fn capacity(n: usize, m: usize) -> usize {
     n.min(3 * m.max(128))
 }
 
+/// The QR algorithm at every size: faer's divide and conquer (from 128 on) gives one singular value of 2⁻¹³ too many
+/// on some sparse matrices of missing rank.
+fn params() -> Spec<SvdParams, f64> {
+    Spec::new(SvdParams { recursion_threshold: usize::MAX, ..<SvdParams as Auto<f64>>::auto() })
+}
+
 fn values_scratch(rows: usize, cols: usize) -> StackReq {
     let no = ComputeSvdVectors::No;
-    svd_scratch::<f64>(rows, cols, no, no, Par::Seq, Default::default())
+    svd_scratch::<f64>(rows, cols, no, no, Par::Seq, params())
 }
 
 /// Peak memory in bytes when all of `count` matrices need the SVD: the gathered rows of each, and the work space of

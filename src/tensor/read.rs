@@ -20,6 +20,8 @@ pub const CHUNK_BYTES: u64 = 8 << 20;
 pub struct ReadOptions {
     /// Factor on every element (WeightWatcher's conv2d_norm).
     pub factor: f64,
+    /// Whether elements are rounded to f32 before anything else, as WeightWatcher does.
+    pub as_f32: bool,
     /// Scales of a quantised tensor.
     pub scales: Option<Scales>,
     /// Set by Ctrl-C: reading stops with `Interrupted`.
@@ -28,7 +30,7 @@ pub struct ReadOptions {
 
 impl Default for ReadOptions {
     fn default() -> Self {
-        Self { factor: 1.0, scales: None, cancel: Arc::default() }
+        Self { factor: 1.0, as_f32: false, scales: None, cancel: Arc::default() }
     }
 }
 
@@ -59,8 +61,9 @@ impl LayerReader {
     /// A reader of these views of `tensor`, which lies in `file`. Views have the same shape and strides, and their
     /// offsets ascend; they lie within the tensor.
     pub fn new(file: Arc<dyn ReadAt>, tensor: Tensor, views: Vec<MatrixView>, options: ReadOptions) -> Self {
-        let shape = Shape { dtype: tensor.dtype, views, factor: options.factor, scales: options.scales };
-        Self { file, tensor, shape, cancel: options.cancel, whole: None, digest: None }
+        let ReadOptions { factor, as_f32, scales, cancel } = options;
+        let shape = Shape { dtype: tensor.dtype, views, factor, as_f32, scales };
+        Self { file, tensor, shape, cancel, whole: None, digest: None }
     }
 
     /// Reads what can be read before the first pass: all bytes if they are needed at once. A layer that is streamed
@@ -222,7 +225,8 @@ fn chunk_rows(shape: &Shape) -> u64 {
 
 /// Stored bytes of a layer that are in memory at the same time, and the bytes of f64 blocks decoded from them.
 pub fn bytes_needed(tensor: &Tensor, views: &[MatrixView]) -> u64 {
-    let shape = Shape { dtype: tensor.dtype, views: views.to_vec(), factor: 1.0, scales: None };
+    let shape =
+        Shape { dtype: tensor.dtype, views: views.to_vec(), factor: 1.0, as_f32: false, scales: None };
     let view = shape.first();
     let rows = if is_held(&shape) { view.rows } else { chunk_rows(&shape).min(view.rows) };
     let covering = shape.covering(0..rows);
@@ -384,6 +388,22 @@ mod tests {
         let error = reader.stream(&mut |_, _| Ok(())).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NonFinite);
         assert_eq!(error.to_string(), "tensor 't': 1 NaN and 2 infinite elements");
+    }
+
+    #[test]
+    fn elements_are_rounded_to_f32_on_request() {
+        let bytes: Vec<u8> = (0..20).flat_map(|i| (f64::from(i) / 3.0).to_le_bytes()).collect();
+        let range = 0..bytes.len() as u64;
+        let tensor = Tensor { name: "t".to_owned(), dtype: DType::F64, shape: vec![5, 4], file: 0, range };
+        let file = Arc::new(MemoryFile::new("m", bytes));
+        for as_f32 in [false, true] {
+            let options = ReadOptions { as_f32, ..ReadOptions::default() };
+            let views = vec![view(0, (5, 4), (4, 1))];
+            let mut reader =
+                LayerReader::new(Arc::<MemoryFile>::clone(&file), tensor.clone(), views, options);
+            let third = if as_f32 { f64::from(1.0f32 / 3.0) } else { 1.0 / 3.0 };
+            assert_eq!(collect(&mut reader)[0][1], third);
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A block of rows and columns decoded once and handed out matrix by matrix.
 
 use super::view::{MatrixView, Scales};
-use super::{Layout, decode};
+use super::{Layout, decode, is_exact_in_f32};
 use crate::format::DType;
 use std::ops::Range;
 
@@ -13,6 +13,8 @@ pub(super) struct Shape {
     pub(super) views: Vec<MatrixView>,
     /// Factor on every element.
     pub(super) factor: f64,
+    /// Whether elements are rounded to f32 first.
+    pub(super) as_f32: bool,
     pub(super) scales: Option<Scales>,
 }
 
@@ -111,6 +113,9 @@ pub(super) fn layout_of(tall: bool) -> Layout {
 fn decode_run(shape: &Shape, (raw, raw_first): (&[u8], u64), first: u64, out: &mut [f64]) {
     let start = (first - raw_first) as usize * shape.dtype.bytes() as usize;
     decode(shape.dtype, raw.get(start..).unwrap_or_default(), out);
+    if shape.as_f32 && !is_exact_in_f32(shape.dtype) {
+        out.iter_mut().for_each(|value| *value = f64::from(*value as f32));
+    }
     if let Some(scales) = &shape.scales {
         scales.apply(first, out);
     }

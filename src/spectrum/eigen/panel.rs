@@ -5,14 +5,18 @@ use faer::linalg::matmul::matmul;
 use faer::prelude::{Reborrow, ReborrowMut};
 use faer::{Accum, Mat, MatMut, Par};
 
+/// Sums of squares below this have lost digits to underflow, or soon will.
+const VANISHING: f64 = 1e-280;
+
 /// The reflection H = I − τ·v·vᵀ with v₀ = 1 and H·x = β·e₀. Replaces x by v (v₀ included); gives (β, τ). A tail whose
-/// squares vanish beside one is taken as zero: the matrix is scaled to one.
+/// squares vanish beside one is taken as zero: the matrix is scaled to one. So is one whose squares are few digits
+/// above the least number, from which β and τ would come out wrong and H not orthogonal.
 #[inline(always)]
 pub(super) fn reflection<F: Fused>(x: &mut [f64]) -> (f64, f64) {
     let Some((first, rest)) = x.split_first_mut() else { return (0.0, 0.0) };
     let (alpha, tail) = (*first, dot::<F>(rest, rest));
     *first = 1.0;
-    if tail == 0.0 {
+    if tail < VANISHING {
         rest.fill(0.0);
         return (alpha, 0.0);
     }
