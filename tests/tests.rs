@@ -9,6 +9,8 @@ mod cli;
 mod golden;
 // Models whose bytes lie: every item on headers and indexes of the list of hostile inputs, with its exact message.
 mod hostile;
+// Spectra of which only the largest eigenvalues are computed, by the commands.
+mod randomized;
 // What must not change a number; parts of tensors against the same parts cut by hand; tied embeddings.
 mod invariance;
 // The order of modules, who may import a runtime, and the length of files.

@@ -2,6 +2,7 @@
 
 use super::input::LayerInput;
 use super::options::Options;
+use super::partial;
 use super::report::{
     ErgColumns, EsdColumns, FitColumns, LayerReport, MpColumns, NormColumns, RandomColumns, Status,
     VectorColumns,
@@ -31,11 +32,19 @@ pub fn analyze_layer(input: &mut LayerInput<'_>, options: &Options) -> Result<La
 }
 
 fn full_row(input: &mut LayerInput<'_>, options: &Options) -> Result<LayerReport> {
-    let spectrum = layer_spectrum(input, options)?;
+    let found = partial::find(input, options)?;
+    if let Some(partial) = &found.spectrum.partial {
+        return Ok(partial::row(input, &found, partial, options));
+    }
+    let spectrum = found.spectrum;
     let evals = spectrum.pooled();
     let mut row = described_row(input.catalog, input.layer);
     row.digest = input.reader.digest();
     row.has_esd = true;
+    if options.method.is_randomized() {
+        row.partial = Some(partial::exact_columns(&evals));
+        row.detail = [row.detail, found.why_exact].into_iter().flatten().reduce(|a, b| format!("{a}; {b}"));
+    }
     row.esd = esd_columns(&spectrum, &evals, input.layer.n, mode(options));
     let fitted = power_law(&evals, spectrum.noise_floor(), options);
     row.norms = norm_columns(&evals, fitted.as_ref().ok(), input.layer.n, mode(options));
@@ -66,24 +75,15 @@ fn full_row(input: &mut LayerInput<'_>, options: &Options) -> Result<LayerReport
     Ok(row)
 }
 
-/// The eigenvalues of one layer.
-///
-/// # Errors
-/// What the source gives; `NonFinite` for NaN or infinity in the weights; `Internal` if a solver fails.
-pub fn layer_spectrum(input: &mut LayerInput<'_>, options: &Options) -> Result<Spectrum> {
-    let how = options.spectrum(input.threads);
-    spectrum_of(&mut input.reader, input.layer, &how)
-}
-
 /// The spectrum of a layer's matrices, given as stored or permuted.
-fn spectrum_of(blocks: &mut dyn Blocks, layer: &Layer, how: &SpectrumOptions) -> Result<Spectrum> {
+pub(super) fn spectrum_of(blocks: &mut dyn Blocks, layer: &Layer, how: &SpectrumOptions) -> Result<Spectrum> {
     match &layer.operator {
         Some(grid) => spectrum::operator::spectrum(blocks, grid, how),
         None => spectrum::spectrum(blocks, how),
     }
 }
 
-fn mode(options: &Options) -> Mode {
+pub(super) fn mode(options: &Options) -> Mode {
     if options.is_compat() { Mode::Compat } else { Mode::Strict }
 }
 
@@ -119,12 +119,13 @@ fn esd_columns(spectrum: &Spectrum, evals: &[f64], n: u64, mode: Mode) -> EsdCol
         method: Some(match spectrum.method() {
             Method::Gram => "gram",
             Method::Svd => "svd",
+            Method::Randomized => "randomized",
         }),
         noise_floor: Some(spectrum.noise_floor()),
     }
 }
 
-fn fit_columns(law: &PowerLaw) -> FitColumns {
+pub(super) fn fit_columns(law: &PowerLaw) -> FitColumns {
     FitColumns {
         alpha: Some(law.alpha),
         xmin: Some(law.xmin),
@@ -157,7 +158,7 @@ fn norm_columns(evals: &[f64], law: Option<&PowerLaw>, n: u64, mode: Mode) -> No
     }
 }
 
-fn finite(x: f64) -> Option<f64> {
+pub(super) fn finite(x: f64) -> Option<f64> {
     x.is_finite().then_some(x)
 }
 

@@ -5,17 +5,20 @@ mod input;
 mod layer;
 mod model;
 mod options;
+mod partial;
 mod report;
 mod rows;
 mod summary;
 
 pub use input::LayerInput;
-pub use layer::{analyze_layer, layer_spectrum};
+pub use layer::analyze_layer;
 pub use model::model_report;
 pub use options::{Compat, Options};
+pub use partial::layer_spectrum;
 pub use report::{
     ALGORITHM_VERSION, ErgColumns, EsdColumns, FitColumns, LayerReport, ModelIdentity, ModelReport,
-    MpColumns, NormColumns, RandomColumns, SCHEMA_VERSION, Status, Timings, Tool, VectorColumns,
+    MpColumns, NormColumns, PartialColumns, RandomColumns, SCHEMA_VERSION, Status, Timings, Tool,
+    VectorColumns,
 };
 pub use rows::{failed_row, skipped_row};
 pub use summary::{Summary, Worst, distance_from_range, summarize};

@@ -33,7 +33,8 @@ pub struct Options {
     pub randomize: bool,
     /// Localisation of the eigenvectors.
     pub vectors: bool,
-    /// Seed of permutations; `None`: from the content digest of each layer.
+    /// Seed of permutations and of random blocks; `None`: permutations take it from the content digest of each layer,
+    /// random blocks from its shape, as they are drawn before a byte is read.
     pub seed: Option<u64>,
 }
 
@@ -53,6 +54,18 @@ impl Options {
     /// Whether numbers are WeightWatcher's.
     pub fn is_compat(&self) -> bool {
         self.compat == Compat::Ww077
+    }
+
+    /// The options that need the whole spectrum, by the names they are typed with.
+    pub fn need_whole_spectrum(&self) -> Vec<&'static str> {
+        let asked = [
+            ("--compat", self.is_compat()),
+            ("--erg", self.erg),
+            ("--mp", self.mp),
+            ("--randomize", self.randomize),
+            ("--vectors", self.vectors),
+        ];
+        asked.into_iter().filter_map(|(name, on)| on.then_some(name)).collect()
     }
 
     /// How eigenvalues are found. WeightWatcher takes singular values; to give its `sv_min` to seven digits the Gram

@@ -44,6 +44,8 @@ pub struct LayerReport {
     #[serde(flatten)]
     pub esd: EsdColumns,
     #[serde(flatten)]
+    pub partial: Option<PartialColumns>,
+    #[serde(flatten)]
     pub fit: FitColumns,
     #[serde(flatten)]
     pub norms: NormColumns,
@@ -64,6 +66,19 @@ pub struct LayerReport {
     pub digest: Option<String>,
 }
 
+impl LayerReport {
+    /// Whether the row's fit is that of the whole spectrum. A failed fit has no alpha in either case.
+    pub fn is_whole(&self) -> bool {
+        let certificate = self.partial.as_ref().map(|partial| partial.certificate);
+        matches!(certificate, None | Some(Some("certified" | "exact")))
+    }
+
+    /// The row's alpha, if it is that of the whole spectrum.
+    pub fn whole_alpha(&self) -> Option<f64> {
+        self.fit.alpha.filter(|_| self.is_whole())
+    }
+}
+
 /// What the ESD itself says.
 #[derive(Debug, Clone, Serialize, Default)]
 #[allow(missing_docs, reason = "docs/metrics.md")]
@@ -76,6 +91,17 @@ pub struct EsdColumns {
     pub lambda_max: Option<f64>,
     pub method: Option<&'static str>,
     pub noise_floor: Option<f64>,
+}
+
+/// How much of the spectrum is known, and what that says of the fit; only with a randomized method.
+#[derive(Debug, Clone, Serialize, Default)]
+#[allow(missing_docs, reason = "docs/metrics.md")]
+pub struct PartialColumns {
+    pub k: Option<u64>,
+    pub certificate: Option<&'static str>,
+    pub certified_up_to: Option<u64>,
+    pub residual_max: Option<f64>,
+    pub alpha_error: Option<f64>,
 }
 
 /// The power-law fit of the tail.

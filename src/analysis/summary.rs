@@ -52,8 +52,8 @@ type Metric = (&'static str, fn(&LayerReport) -> Option<f64>);
 /// WeightWatcher's `get_summary` metrics, in its order (weightwatcher.py:3692).
 const METRICS: [Metric; 7] = [
     ("log_norm", |row| row.norms.log_norm),
-    ("alpha", |row| row.fit.alpha),
-    ("alpha_weighted", |row| row.norms.alpha_weighted),
+    ("alpha", LayerReport::whole_alpha),
+    ("alpha_weighted", |row| row.norms.alpha_weighted.filter(|_| row.is_whole())),
     ("log_alpha_norm", |row| row.norms.log_alpha_norm),
     ("log_spectral_norm", |row| row.norms.log_spectral_norm),
     ("stable_rank", |row| row.norms.stable_rank),
@@ -108,7 +108,7 @@ fn means(rows: &[&LayerReport]) -> BTreeMap<&'static str, f64> {
 
 /// How far alpha is outside 2 … 6, as a ratio, so that 1.5 and 8 weigh alike.
 pub fn distance_from_range(row: &LayerReport) -> f64 {
-    match row.fit.alpha {
+    match row.whole_alpha() {
         Some(alpha) if row.status == Status::Success && alpha < 2.0 => 2.0 / alpha.max(1e-3),
         Some(alpha) if row.status == Status::Success && alpha > 6.0 => alpha / 6.0,
         _ => 0.0,

@@ -81,8 +81,9 @@ pub(super) struct WhatArgs {
     /// Fused q/k/v and gate/up weights: one layer a part
     #[arg(long)]
     pub(super) split_fused: bool,
-    /// How eigenvalues are found: the Gram matrix (with the SVD where it cannot tell), or always the SVD
-    #[arg(long, value_enum, default_value_t)]
+    /// How eigenvalues are found: auto (the Gram matrix, the SVD where it cannot tell), svd, randomized:K (the K
+    /// largest alone) or randomized:auto (as many as certify alpha; all where that is cheaper)
+    #[arg(long, default_value_t, value_name = "METHOD")]
     pub(super) method: MethodChoice,
     /// The ERG (trace-log, detX) condition
     #[arg(long)]
@@ -96,7 +97,7 @@ pub(super) struct WhatArgs {
     /// Localisation of the eigenvectors
     #[arg(long)]
     pub(super) vectors: bool,
-    /// Seed of the permutations (default: from each layer's content)
+    /// Seed of permutations and random blocks (default: from each layer's content, or its shape for blocks)
     #[arg(long, value_name = "N")]
     pub(super) seed: Option<u64>,
     /// Skip layers with fewer eigenvalues
@@ -241,6 +242,14 @@ impl WhatArgs {
         options.randomize = self.randomize;
         options.vectors = self.vectors;
         options.seed = self.seed;
+        let whole = options.need_whole_spectrum();
+        if options.method.is_randomized() && !whole.is_empty() {
+            let message = format!(
+                "the largest eigenvalues alone do not give what {} needs, the whole spectrum; leave out one or the other",
+                whole.join(", ")
+            );
+            return Err(Error::invalid(message).in_field("--method randomized"));
+        }
         Ok(options)
     }
 
@@ -261,5 +270,33 @@ impl WhatArgs {
             return Err(Error::invalid("is the grid of --conv operator alone").in_field("--grid"));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn what(arguments: &[&str]) -> Result<Options> {
+        let all = ["spectrald", "analyze", "model"].iter().chain(arguments);
+        match Cli::try_parse_from(all).unwrap().command {
+            Command::Analyze(args) => args.what.options(),
+            other => unreachable!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_partial_spectrum_is_refused_where_the_whole_is_needed() {
+        let needing = ["--erg", "--mp", "--randomize", "--vectors", "--compat=ww-0.7.7"];
+        for method in ["randomized", "randomized:auto", "randomized:64"] {
+            assert!(what(&["--method", method, "--seed", "3"]).is_ok());
+            for option in needing {
+                let error = what(&["--method", method, option]).unwrap_err().to_string();
+                let name = option.split('=').next().unwrap();
+                assert!(error.contains("--method randomized") && error.contains(name), "{error}");
+            }
+        }
+        assert!(needing.iter().all(|option| what(&["--method", "svd", option]).is_ok()));
+        assert!(Cli::try_parse_from(["spectrald", "analyze", "model", "--method", "randomized:x"]).is_err());
     }
 }

@@ -3,11 +3,13 @@
 //! Everything here is a pure function of ascending, finite, non-negative eigenvalues in f64: no threads, no input
 //! or output. Each fit comes in two modes, see [`Mode`].
 
+mod certificate;
 mod marchenko_pastur;
 mod power_law;
 mod ww_mp;
 mod xmin;
 
+pub use certificate::{Certificate, PartialFit, partial_power_law};
 pub use marchenko_pastur::{
     MarchenkoPastur, MatrixShape, MpFailure, MpLaw, TW1_99, fit_bulk, tracy_widom_edge,
 };

@@ -123,7 +123,8 @@ fn distinct_xmins(data: &[f64]) -> Vec<usize> {
     (0..data.len()).filter(|&i| data[i] < top && (i == 0 || data[i - 1] < data[i])).collect()
 }
 
-fn search(data: &[f64], candidates: &[usize]) -> Result<PowerLaw, FitFailure> {
+/// The best tail among those that begin at `candidates`.
+pub(super) fn search(data: &[f64], candidates: &[usize]) -> Result<PowerLaw, FitFailure> {
     let mut tails = Tails::new(data);
     let best = pruned_search(&mut tails, candidates).ok_or(FitFailure::AllEqual)?;
     let alpha = tails.alpha(best.index);

@@ -10,9 +10,11 @@ use serde::Serialize;
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Cost {
     /// Floating-point operations: N·M² for the Gram matrix, 4/3·M³ for its eigenvalues, for each matrix and each
-    /// spectrum asked for (the permuted ones too); of a convolution as an operator, [`spectrum::operator::flops`].
+    /// spectrum asked for (the permuted ones too); of a convolution as an operator, [`spectrum::operator::flops`]; of
+    /// partial spectra, [`spectrum::randomized::flops`].
     pub flops: f64,
-    /// Stored bytes read (once; a layer that needs the SVD or its elements permuted may be read again).
+    /// Stored bytes read (once; a layer that needs the SVD or its elements permuted may be read again, and a
+    /// randomized spectrum without a Gram matrix reads them once a block of vectors).
     pub bytes: u64,
     /// Most memory taken at a time, in bytes.
     pub peak_bytes: u64,
@@ -38,7 +40,10 @@ pub fn cost(catalog: &Catalog, layer: &Layer, options: &Options) -> Cost {
     let vectors = if options.vectors { m.saturating_mul(m).saturating_mul(8 * 6) } else { 0 };
     let (spectrum, flops) = match &layer.operator {
         Some(grid) => (spectrum::operator::bytes_needed(n, m, grid), spectrum::operator::flops(n, m, grid)),
-        None => (spectrum::bytes_needed(count, n, m, options.method), spectrum::flops(count, n, m)),
+        None => (
+            spectrum::bytes_needed(count, n, m, options.method),
+            spectrum::flops_of(count, n, m, options.method),
+        ),
     };
     Cost {
         flops: spectra as f64 * flops,

@@ -10,17 +10,22 @@ pub fn esd_text(eigenvalues: &[f64]) -> String {
     eigenvalues.iter().map(|value| format!("{value:?}\n")).collect()
 }
 
-/// An object with the layer's name, how the eigenvalues were found, their noise floor, and `eigenvalues`.
+/// An object with the layer's name, how the eigenvalues were found, their noise floor, and `eigenvalues`; if these
+/// are the largest alone, `num_evals`, how many there are, and `errors`, a bound for each.
 ///
 /// # Errors
 /// `Internal` if they cannot be written as JSON.
 pub fn esd_json(layer: &str, spectrum: &crate::spectrum::Spectrum) -> Result<String> {
-    let object = json!({
+    let mut object = json!({
         "layer": layer,
         "method": spectrum.method(),
         "noise_floor": spectrum.noise_floor(),
         "eigenvalues": spectrum.pooled(),
     });
+    if let Some(partial) = &spectrum.partial {
+        object["num_evals"] = json!(partial.order);
+        object["errors"] = json!(partial.errors);
+    }
     let mut text = serde_json::to_string_pretty(&object).map_err(|e| internal(&e))?;
     text.push('\n');
     Ok(text)

@@ -54,6 +54,9 @@ pub(super) fn new_table(colour: bool) -> Table {
 fn header(report: &ModelReport) -> Vec<&'static str> {
     let mut names =
         vec!["layer", "type", "N × M", "alpha", "±", "D", "tail", "λmax", "stable rank", "entropy"];
+    if report.options.method.is_randomized() {
+        names.push("certificate");
+    }
     if report.options.erg {
         names.push("ERG gap");
     }
@@ -90,6 +93,10 @@ fn line(row: &LayerReport, report: &ModelReport) -> Vec<Cell> {
         Cell::new(number(row.norms.stable_rank)),
         Cell::new(number(row.norms.entropy)),
     ];
+    if report.options.method.is_randomized() {
+        let certificate = row.partial.as_ref().and_then(|partial| partial.certificate);
+        cells.push(Cell::new(certificate.unwrap_or_default()));
+    }
     if report.options.erg {
         cells.push(Cell::new(spikes(row.erg.as_ref().and_then(|erg| erg.erg_gap))));
     }

@@ -7,13 +7,17 @@
 //!
 //! A convolution taken as an [`operator`] has a complex matrix for each frequency of its input grid.
 
+mod choice;
 pub mod eigen;
 mod gram;
 pub mod operator;
+pub mod randomized;
 mod svd;
 mod team;
 
+pub use choice::MethodChoice;
 pub use gram::Gram;
+pub use randomized::Partial;
 
 use crate::tensor::Blocks;
 use crate::{Error, ErrorKind, Result};
@@ -28,17 +32,8 @@ pub enum Method {
     Gram,
     /// Squares of the singular values of W.
     Svd,
-}
-
-/// Which way may be taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum MethodChoice {
-    /// The Gram matrix, and the SVD where the Gram matrix cannot tell.
-    #[default]
-    Auto,
-    /// Always the SVD.
-    Svd,
+    /// The largest eigenvalues alone, by randomized block Krylov iteration.
+    Randomized,
 }
 
 /// What to compute.
@@ -69,6 +64,8 @@ pub struct MatrixSpectrum {
 pub struct Spectrum {
     /// One a matrix, in the layer's order.
     pub matrices: Vec<MatrixSpectrum>,
+    /// What is known of the rest, if these are the largest eigenvalues alone.
+    pub partial: Option<Partial>,
 }
 
 impl Spectrum {
@@ -86,18 +83,21 @@ impl Spectrum {
 
     /// `Svd` if any matrix needed it.
     pub fn method(&self) -> Method {
+        if self.partial.is_some() {
+            return Method::Randomized;
+        }
         if self.matrices.iter().any(|m| m.method == Method::Svd) { Method::Svd } else { Method::Gram }
     }
 }
 
-/// The spectrum of every matrix of `blocks`.
+/// The whole spectrum of every matrix of `blocks`: with [`MethodChoice::Randomized`] too, see [`largest`].
 ///
 /// # Errors
 /// What streaming gives; `NonFinite` if the eigenvalues leave the range of f64; `Internal` if a solver fails or a
 /// result does not keep the trace of G.
 pub fn spectrum(blocks: &mut dyn Blocks, options: &SpectrumOptions) -> Result<Spectrum> {
     let mut found: Vec<Option<MatrixSpectrum>> = vec![None; blocks.count()];
-    if options.method == MethodChoice::Auto {
+    if options.method != MethodChoice::Svd {
         for (slot, gram) in found.iter_mut().zip(gram::grams(blocks, options.threads)?) {
             *slot = by_gram(gram, options)?;
         }
@@ -105,7 +105,18 @@ pub fn spectrum(blocks: &mut dyn Blocks, options: &SpectrumOptions) -> Result<Sp
     if found.iter().any(Option::is_none) {
         svd::fill(blocks, &mut found)?;
     }
-    Ok(Spectrum { matrices: found.into_iter().flatten().collect() })
+    Ok(Spectrum { matrices: found.into_iter().flatten().collect(), partial: None })
+}
+
+/// At most `count` of the largest eigenvalues of the one matrix of `blocks`. The same bits for any number of threads.
+///
+/// # Errors
+/// As [`randomized::largest`].
+pub fn largest(blocks: &mut dyn Blocks, count: usize, seed: u64, threads: usize) -> Result<Spectrum> {
+    let (eigenvalues, partial) = randomized::largest(blocks, count, seed, threads)?;
+    let noise_floor = noise_floor(partial.order, partial.lambda_max);
+    let matrices = vec![MatrixSpectrum { eigenvalues, method: Method::Randomized, noise_floor }];
+    Ok(Spectrum { matrices, partial: Some(partial) })
 }
 
 /// `None` if the smallest eigenvalue is lost in the noise.
@@ -162,14 +173,18 @@ pub fn eigenvectors(blocks: &mut dyn Blocks, visit: &mut dyn FnMut(Eigenvectors)
     Ok(())
 }
 
-/// Peak memory in bytes of [`spectrum`] for `count` matrices of N × M beside the streamed blocks: the Gram matrices
-/// (the solver works in place), or, since any layer may turn out to need it, the SVD.
+/// Peak memory in bytes of [`spectrum`] or [`largest`], whichever `method` leads to, for `count` matrices of N × M
+/// beside the streamed blocks: the Gram matrices (the solver works in place), or, since any layer may turn out to need
+/// it, the SVD.
 pub fn bytes_needed(count: u64, n: u64, m: u64, method: MethodChoice) -> u64 {
     let gram = count.saturating_mul(m).saturating_mul(m).saturating_mul(8);
     let svd = svd::bytes_needed(count, n, m);
-    match method {
-        MethodChoice::Auto => gram.max(svd),
-        MethodChoice::Svd => svd,
+    let exact = if method == MethodChoice::Svd { svd } else { gram.max(svd) };
+    let partial = method.counts(count, n, m).into_iter().map(|k| randomized::bytes_needed(m, k)).max();
+    match (partial, method.ends_exact(count, m)) {
+        (Some(partial), true) => partial.max(exact),
+        (Some(partial), false) => partial,
+        (None, _) => exact,
     }
 }
 
@@ -177,6 +192,14 @@ pub fn bytes_needed(count: u64, n: u64, m: u64, method: MethodChoice) -> u64 {
 pub fn flops(count: u64, n: u64, m: u64) -> f64 {
     let (count, n, m) = (count as f64, n as f64, m as f64);
     count * (n * m * m + 4.0 / 3.0 * m * m * m)
+}
+
+/// Flops of what `method` leads to.
+pub fn flops_of(count: u64, n: u64, m: u64, method: MethodChoice) -> f64 {
+    match method.counts(count, n, m).first() {
+        Some(&k) if !method.ends_exact(count, m) => randomized::flops(n, m, k),
+        _ => flops(count, n, m),
+    }
 }
 
 #[cfg(test)]

@@ -55,7 +55,7 @@ pub fn spectrum(blocks: &mut dyn Blocks, grid: &Grid, options: &SpectrumOptions)
     found.extend(tail?);
     kernel.check_norm(&found, &frequencies, grid)?;
     let matrices = kernel.finish(found, frequencies, grid)?;
-    Ok(Spectrum { matrices })
+    Ok(Spectrum { matrices, partial: None })
 }
 
 /// A kernel in memory, scaled by a power of two so that its largest element lies in [½, 1).
