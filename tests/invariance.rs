@@ -172,3 +172,18 @@ fn memory_that_allows_one_layer_at_a_time_gives_the_same_rows() {
     let text = |report: &ModelReport| serde_json::to_string(&report.layers).unwrap();
     assert_eq!(text(&narrow), text(&wide));
 }
+
+#[test]
+fn an_orthogonal_layer_has_no_tail_whatever_its_type_rounds() {
+    let v = Numbers::new(8).gaussian(80);
+    let norm: f64 = v.iter().map(|x| x * x).sum();
+    let values: Vec<f64> =
+        (0..6400).map(|at| f64::from(at / 80 == at % 80) - 2.0 * v[at / 80] * v[at % 80] / norm).collect();
+    let shape = [80, 80];
+    for entry in [Entry::f32("w.weight", &shape, &values), Entry::bf16("w.weight", &shape, &values)] {
+        let row = one(entry, &Options::default());
+        assert_eq!((row.status, row.reason.as_deref()), (Status::Failed, Some("NO_FIT")), "{:?}", row.fit);
+        assert_eq!(row.detail.as_deref(), Some("all eigenvalues are equal"));
+        assert_eq!(row.fit.alpha, None);
+    }
+}

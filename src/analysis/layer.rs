@@ -9,6 +9,7 @@ use super::report::{
 };
 use super::rows::{described_row, fail, failed_row};
 use crate::fit::{self, MarchenkoPastur, MatrixShape, Mode, PowerLaw, PowerLawOptions};
+use crate::format::DType;
 use crate::layer::Layer;
 use crate::metrics;
 use crate::spectrum::{self, Method, Spectrum, SpectrumOptions};
@@ -46,7 +47,7 @@ fn full_row(input: &mut LayerInput<'_>, options: &Options) -> Result<LayerReport
         row.detail = [row.detail, found.why_exact].into_iter().flatten().reduce(|a, b| format!("{a}; {b}"));
     }
     row.esd = esd_columns(&spectrum, &evals, input.layer.n, mode(options));
-    let fitted = power_law(&evals, spectrum.noise_floor(), options);
+    let fitted = power_law(&evals, spectrum.noise_floor(), (input.tensor.dtype, options));
     row.norms = norm_columns(&evals, fitted.as_ref().ok(), input.layer.n, mode(options));
     match &fitted {
         Ok(law) => {
@@ -91,18 +92,38 @@ fn shape(input: &LayerInput<'_>) -> MatrixShape {
     MatrixShape { n: input.layer.n, m: input.layer.m, count: input.layer.matrix_count() }
 }
 
-/// No statistic reads what the solver cannot tell from zero: the fit starts above the noise floor.
+/// No statistic reads what the solver cannot tell from zero: the fit starts above the noise floor. Nor does one read
+/// the rounding of the stored type: the eigenvalues of an orthogonal matrix are equal but for that, and have no tail.
 fn power_law(
     evals: &[f64],
     noise_floor: f64,
-    options: &Options,
+    (dtype, options): (DType, &Options),
 ) -> std::result::Result<PowerLaw, fit::FitFailure> {
     let largest = evals.last().copied().unwrap_or(0.0);
-    let options = match mode(options) {
-        Mode::Compat => PowerLawOptions::compat(),
-        Mode::Strict => PowerLawOptions::strict(noise_floor.max(f64::EPSILON * largest)),
+    if mode(options) == Mode::Compat {
+        return fit::power_law(evals, &PowerLawOptions::compat());
+    }
+    let cut = noise_floor.max(f64::EPSILON * largest);
+    let smallest = evals.iter().copied().find(|&eval| eval > cut).unwrap_or(largest);
+    let equal = largest > 0.0 && smallest < largest && largest - smallest <= rounding(dtype) * largest;
+    let above = evals.len() - evals.partition_point(|&eval| eval <= cut);
+    if equal && above >= 2 {
+        return Err(fit::FitFailure::AllEqual);
+    }
+    fit::power_law(evals, &PowerLawOptions::strict(cut))
+}
+
+/// How far the rounding of an orthogonal matrix to this type may spread its eigenvalues, which are all one: 8 unit
+/// round-offs (each λ moves by 2·‖E‖₂ at most, and ‖E‖₂ is about two round-offs). Coarser types than bf16 give no
+/// such bound that a real spectrum would not meet.
+fn rounding(dtype: DType) -> f64 {
+    let unit = match dtype {
+        DType::F32 => 2f64.powi(-24),
+        DType::F16 => 2f64.powi(-11),
+        DType::BF16 => 2f64.powi(-8),
+        _ => 2f64.powi(-53),
     };
-    fit::power_law(evals, &options)
+    8.0 * unit
 }
 
 fn esd_columns(spectrum: &Spectrum, evals: &[f64], n: u64, mode: Mode) -> EsdColumns {
