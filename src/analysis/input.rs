@@ -60,8 +60,8 @@ fn scales(catalog: &Catalog, tensor: &Tensor, how: &Dequantise) -> Result<Scales
         let message = format!("scale {bad} of '{}' is {}", scale.name, values[bad]);
         return Err(Error::new(ErrorKind::NonFinite, message).in_tensor(&tensor.name));
     }
-    let (block_rows, block_cols) = (how.block_rows.max(1), how.block_cols.max(1));
-    Ok(Scales { values, block_rows, block_cols, row_len: how.cols.max(1) })
+    let (cols, block_rows, block_cols) = (how.cols.max(1), how.block_rows.max(1), how.block_cols.max(1));
+    Ok(Scales { values, how: Dequantise { scale: how.scale, cols, block_rows, block_cols } })
 }
 
 /// What a dtype column says: the stored type, and the type of the scales where there are any.

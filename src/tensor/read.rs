@@ -110,7 +110,7 @@ impl LayerReader {
             }
         }
         if let Some(scales) = &self.shape.scales {
-            for n in [scales.block_rows, scales.block_cols] {
+            for n in [scales.how.block_rows, scales.how.block_cols] {
                 hasher.update(&n.to_le_bytes());
             }
             scales.values.iter().for_each(|scale| {

@@ -50,30 +50,26 @@ impl Dequantise {
     }
 }
 
-/// The scales of a quantised tensor seen as rows × `row_len`, one scale a block, blocks in row-major order.
+/// The scales of a quantised tensor, read, and how they lie on it (block sides and columns at least 1).
 #[derive(Debug, Clone)]
 pub struct Scales {
     /// The scales.
     pub values: Vec<f64>,
-    /// Rows of a block.
-    pub block_rows: u64,
-    /// Columns of a block.
-    pub block_cols: u64,
-    /// Columns of the tensor: the product of its dimensions after the first.
-    pub row_len: u64,
+    /// Which block each multiplies.
+    pub how: Dequantise,
 }
 
 impl Scales {
     /// Multiplies `values`, the tensor's elements from `first` on, by their scales.
     pub(super) fn apply(&self, first: u64, values: &mut [f64]) {
-        let blocks_in_row = self.row_len.div_ceil(self.block_cols);
+        let (cols, block_cols) = (self.how.cols, self.how.block_cols);
         let mut element = first;
         let mut rest = values;
         while !rest.is_empty() {
-            let (row, col) = (element / self.row_len, element % self.row_len);
-            let block_end = ((col / self.block_cols + 1) * self.block_cols).min(self.row_len);
+            let col = element % cols;
+            let block_end = ((col / block_cols + 1) * block_cols).min(cols);
             let run = ((block_end - col) as usize).min(rest.len());
-            let index = (row / self.block_rows) * blocks_in_row + col / self.block_cols;
+            let index = self.how.scale_index(element);
             let scale = self.values.get(index as usize).copied().unwrap_or(f64::NAN);
             let (now, later) = rest.split_at_mut(run);
             now.iter_mut().for_each(|value| *value *= scale);
@@ -90,8 +86,8 @@ mod tests {
     #[test]
     fn block_scales_follow_rows_and_columns_of_ragged_blocks() {
         // 3 × 5 in blocks of 2 × 2: scales 2 × 3
-        let scales =
-            Scales { values: vec![1., 2., 3., 4., 5., 6.], block_rows: 2, block_cols: 2, row_len: 5 };
+        let how = Dequantise { scale: 0, cols: 5, block_rows: 2, block_cols: 2 };
+        let scales = Scales { values: vec![1., 2., 3., 4., 5., 6.], how };
         let mut values = vec![1.0; 15];
         scales.apply(0, &mut values);
         assert_eq!(values, [1., 1., 2., 2., 3., 1., 1., 2., 2., 3., 4., 4., 5., 5., 6.]);
