@@ -47,6 +47,8 @@ pub mod run;
 
 pub mod render;
 
+pub mod rpc;
+
 pub mod cli;
 
 pub use error::{Error, ErrorKind, Result};

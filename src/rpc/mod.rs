@@ -1,0 +1,3 @@
+//! gRPC: generated code, and what stands between it and the rest: conversions, errors, clients.
+
+pub mod proto;
