@@ -1,10 +1,11 @@
 //! Layers → tasks, each with its cost and peak memory, from shapes alone. Nothing is read.
 
-use crate::analysis::Options;
+use crate::analysis::{self, Options};
 use crate::format::Catalog;
 use crate::layer::Layer;
 use crate::{spectrum, tensor};
 use serde::Serialize;
+use std::ops::Range;
 
 /// What one layer costs.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -45,14 +46,45 @@ pub fn cost(catalog: &Catalog, layer: &Layer, options: &Options) -> Cost {
             spectrum::flops_of(count, n, m, options.method),
         ),
     };
+    let sharded = tensor::shard_rows(&layer.matrices).map_or(0, |_| spectrum::sharded_gram_bytes(m));
     Cost {
         flops: spectra as f64 * flops,
         bytes: elements.saturating_mul(stored.dtype.bytes()),
         peak_bytes: tensor::bytes_needed(stored, &layer.matrices)
-            .saturating_add(spectrum)
+            .saturating_add(spectrum.max(sharded))
             .saturating_add(copy)
             .saturating_add(vectors),
     }
+}
+
+/// The shards of a layer that is computed in parts, runs of its rows in order; `None` if it is one task. Each is a
+/// task of its own ([`shard_cost`], [`analysis::shard_gram`]); the sum of all is another ([`finish_cost`]).
+pub fn shards(layer: &Layer, options: &Options) -> Option<Vec<Range<u64>>> {
+    analysis::shards_of(layer, options)
+}
+
+/// Cost of the Gram matrix of one shard: N·M² flops for its N rows. Memory is that of the rows being read, the matrix,
+/// and its triangle to be sent.
+pub fn shard_cost(catalog: &Catalog, layer: &Layer, rows: &Range<u64>) -> Cost {
+    let (_, m) = layer.matrix_shape();
+    let n = rows.end.saturating_sub(rows.start);
+    let Some(stored) = catalog.tensors.get(layer.tensor) else {
+        return Cost { flops: 0.0, bytes: 0, peak_bytes: 0 };
+    };
+    Cost {
+        flops: n as f64 * m as f64 * m as f64,
+        bytes: n.saturating_mul(m).saturating_mul(stored.dtype.bytes()),
+        peak_bytes: tensor::bytes_needed(stored, &layer.matrices)
+            .saturating_add(spectrum::sharded_gram_bytes(m)),
+    }
+}
+
+/// Cost of the row of a layer from the sum of its shards: 4/3·M³ flops. No byte is planned to be read; the memory is
+/// that of the SVD and of reading for it all the same, as any layer may turn out to need it.
+pub fn finish_cost(catalog: &Catalog, layer: &Layer, options: &Options) -> Cost {
+    let (_, m) = layer.matrix_shape();
+    let whole = cost(catalog, layer, options);
+    Cost { flops: 4.0 / 3.0 * (m as f64).powi(3), bytes: 0, ..whole }
 }
 
 /// Permuted copies whose spectrum is computed: one, or in compatibility mode WeightWatcher's 1 or 5 and a further one

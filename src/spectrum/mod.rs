@@ -11,12 +11,14 @@ mod choice;
 pub mod eigen;
 mod gram;
 pub mod operator;
+mod partial_gram;
 pub mod randomized;
 mod svd;
 mod team;
 
 pub use choice::MethodChoice;
 pub use gram::Gram;
+pub use partial_gram::{GramSum, PartialGram, PartialHead, triangle};
 pub use randomized::Partial;
 
 use crate::tensor::Blocks;
@@ -102,6 +104,21 @@ pub fn spectrum(blocks: &mut dyn Blocks, options: &SpectrumOptions) -> Result<Sp
             *slot = by_gram(gram, options)?;
         }
     }
+    complete(blocks, found)
+}
+
+/// The spectrum of the one matrix of `blocks`, whose Gram matrix is known: [`spectrum`] gives the same bits. `blocks`
+/// are streamed only if the SVD takes over.
+///
+/// # Errors
+/// As [`spectrum`]; `InvalidArgument` if a part of the sum is half added.
+pub fn spectrum_of_sum(blocks: &mut dyn Blocks, sum: GramSum, options: &SpectrumOptions) -> Result<Spectrum> {
+    let found = by_gram(sum.into_gram()?, options)?;
+    complete(blocks, vec![found])
+}
+
+/// The SVD of those that the Gram matrix could not tell.
+fn complete(blocks: &mut dyn Blocks, mut found: Vec<Option<MatrixSpectrum>>) -> Result<Spectrum> {
     if found.iter().any(Option::is_none) {
         svd::fill(blocks, &mut found)?;
     }
@@ -171,6 +188,12 @@ pub fn eigenvectors(blocks: &mut dyn Blocks, visit: &mut dyn FnMut(Eigenvectors)
         visit(eigen::eigenvectors(gram.into_lower())?);
     }
     Ok(())
+}
+
+/// Peak memory in bytes while the Gram matrix of a layer that is cut in shards is summed: that of a shard, and the sum.
+pub fn sharded_gram_bytes(m: u64) -> u64 {
+    let square = m.saturating_mul(m).saturating_mul(8);
+    square.saturating_add(triangle(m).unwrap_or(u64::MAX).saturating_mul(8))
 }
 
 /// Peak memory in bytes of [`spectrum`] or [`largest`], whichever `method` leads to, for `count` matrices of N × M
