@@ -11,6 +11,9 @@ mod rows;
 mod shard;
 mod summary;
 
+#[cfg(test)]
+mod tests;
+
 pub use input::LayerInput;
 pub use layer::{Analysed, analyze_layer};
 pub use model::model_report;

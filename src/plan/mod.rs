@@ -96,3 +96,52 @@ pub fn replicas(layer: &Layer, options: &Options) -> u64 {
         (true, true) => 6,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::DType;
+    use crate::layer::testing::{catalog, tensor};
+    use crate::layer::{LayerOptions, layers};
+    use crate::spectrum::MethodChoice;
+
+    #[test]
+    fn parts_cost_what_the_whole_costs_and_fit_where_it_fits() {
+        let options = Options::default();
+        for (rows, cols) in [(262_144, 640), (128_256, 4096)] {
+            let catalog = catalog(vec![tensor("a.weight", DType::BF16, &[rows, cols])], None);
+            let layers = layers(&catalog, &options.layers).layers;
+            let whole = cost(&catalog, &layers[0], &options);
+            let shards = shards(&layers[0], &options).unwrap();
+            let parts: Vec<Cost> = shards.iter().map(|s| shard_cost(&catalog, &layers[0], s)).collect();
+            let finish = finish_cost(&catalog, &layers[0], &options);
+            let flops = parts.iter().map(|c| c.flops).sum::<f64>() + finish.flops;
+            assert!((flops - whole.flops).abs() < 1e-9 * whole.flops, "{rows} × {cols}");
+            assert_eq!(parts.iter().map(|c| c.bytes).sum::<u64>() + finish.bytes, whole.bytes);
+            assert!(parts.iter().all(|part| part.peak_bytes < whole.peak_bytes));
+            assert!(parts.iter().all(|part| part.peak_bytes > 12 * cols * cols), "a matrix and a triangle");
+            assert!(finish.peak_bytes <= whole.peak_bytes && finish.peak_bytes > 12 * cols * cols);
+        }
+    }
+
+    #[test]
+    fn what_needs_the_layer_again_is_one_task() {
+        let once = Options::default();
+        let catalog = catalog(vec![tensor("a.weight", DType::F32, &[262_144, 640])], None);
+        let layers = layers(&catalog, &LayerOptions::default()).layers;
+        assert_eq!(shards(&layers[0], &once).map(|shards| shards.len()), Some(11));
+        let mp = Options { mp: true, erg: true, ..once.clone() };
+        assert_eq!(shards(&layers[0], &mp).map(|shards| shards.len()), Some(11));
+        for options in [
+            Options { randomize: true, ..once.clone() },
+            Options { vectors: true, ..once.clone() },
+            Options { method: MethodChoice::Svd, ..once.clone() },
+            Options { method: MethodChoice::Randomized(None), ..once.clone() },
+            Options { compat: crate::analysis::Compat::Ww077, ..once.clone() },
+        ] {
+            assert_eq!(shards(&layers[0], &options), None, "{options:?}");
+            let (plain, whole) = (cost(&catalog, &layers[0], &once), cost(&catalog, &layers[0], &options));
+            assert!(whole.peak_bytes >= plain.peak_bytes || options.method.is_randomized());
+        }
+    }
+}

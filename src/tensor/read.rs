@@ -189,8 +189,10 @@ impl LayerReader {
 
     /// The chunks of the whole layer. None lies in two shards.
     fn all_chunks(&self) -> Vec<Range<u64>> {
-        let parts = shards(&self.shape.views).unwrap_or_else(|| vec![0..self.shape.first().rows]);
-        parts.iter().flat_map(|part| self.chunks(part)).collect()
+        match shards(&self.shape.views) {
+            Some(shards) => shards.iter().flat_map(|shard| self.chunks(shard)).collect(),
+            None => self.chunks(&(0..self.shape.first().rows)),
+        }
     }
 
     /// Feeds every chunk of raw bytes, in order, reading one ahead.

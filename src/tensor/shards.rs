@@ -63,7 +63,7 @@ mod tests {
             }
         }
         assert_eq!(shard_rows(&[whole(262_144, 640)]), Some(24_576));
-        assert_eq!(shard_rows(&[whole(128_256, 4096)]), Some(16_640 - 16_640 % 384 + 384));
+        assert_eq!(shard_rows(&[whole(128_256, 4096)]), Some(16_512));
     }
 
     #[test]
