@@ -1,6 +1,7 @@
 //! Options + one layer → [`LayerReport`]: the whole science on one screen ([`analyze_layer`]). [`LayerReport`]s →
 //! [`ModelReport`].
 
+mod asked;
 mod input;
 mod layer;
 mod model;
@@ -10,6 +11,7 @@ mod report;
 mod rows;
 mod summary;
 
+pub use asked::{Asked, Field, Naming};
 pub use input::LayerInput;
 pub use layer::analyze_layer;
 pub use model::model_report;
