@@ -49,6 +49,8 @@ pub mod render;
 
 pub mod rpc;
 
+pub mod worker;
+
 pub mod cli;
 
 pub use error::{Error, ErrorKind, Result};
