@@ -1,8 +1,12 @@
 //! One layer, ready to be read.
 
+use super::options::Options;
+use super::report::LayerReport;
+use super::rows::failed_row;
 use crate::format::{Catalog, DType, Tensor};
 use crate::layer::Layer;
-use crate::tensor::{Dequantise, LayerReader, ReadOptions, Scales, decode, is_exact_in_f32};
+use crate::spectrum::GramSum;
+use crate::tensor::{Dequantise, LayerReader, OnDigest, ReadOptions, Scales, decode, is_exact_in_f32};
 use crate::{Error, ErrorKind, Result};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -15,6 +19,14 @@ pub struct LayerInput<'a> {
     pub(super) reader: LayerReader,
     /// Threads that may work on one matrix (1 or 2); the numbers do not depend on it.
     pub threads: usize,
+    /// Whether [`LayerInput::take_spectrum`] gives the eigenvalues afterwards.
+    pub keep_spectrum: bool,
+    /// Called once with the content digest, in hexadecimal, before any arithmetic for a layer that is held whole, else
+    /// after the first pass and before any eigenvalue. `true`: the result is known, stop.
+    pub on_digest: Option<OnDigest>,
+    /// The sum of the Gram matrices of all shards of the layer, which then stands for the first pass over it.
+    pub gram: Option<GramSum>,
+    pub(super) spectrum: Option<Vec<f64>>,
 }
 
 impl<'a> LayerInput<'a> {
@@ -31,7 +43,17 @@ impl<'a> LayerInput<'a> {
         let (factor, as_f32, cancel) = (layer.scale, layer.as_f32, Arc::clone(cancel));
         let options = ReadOptions { factor, as_f32, scales, cancel };
         let reader = LayerReader::new(Arc::clone(file), tensor.clone(), layer.matrices.clone(), options);
-        Ok(Self { catalog, layer, tensor, reader, threads: 1 })
+        Ok(Self {
+            catalog,
+            layer,
+            tensor,
+            reader,
+            threads: 1,
+            keep_spectrum: false,
+            on_digest: None,
+            gram: None,
+            spectrum: None,
+        })
     }
 
     /// Reads ahead what can be; see [`LayerReader::prefetch`].
@@ -40,6 +62,22 @@ impl<'a> LayerInput<'a> {
     /// What the source gives.
     pub fn prefetch(&mut self) -> Result<()> {
         self.reader.prefetch()
+    }
+
+    /// The row of this layer if it fails so; see [`super::failed_row`].
+    pub fn failed_row(&self, options: &Options, error: &Error) -> LayerReport {
+        failed_row(self.catalog, self.layer, options, error)
+    }
+
+    /// The eigenvalues of all matrices together, ascending, that the row was computed from, if they were to be kept and
+    /// there are any: all of them, or with a randomized method those that were found.
+    pub fn take_spectrum(&mut self) -> Option<Vec<f64>> {
+        self.spectrum.take()
+    }
+
+    /// Keeps what has served, if it was asked for.
+    pub(super) fn keep(&mut self, evals: Vec<f64>) {
+        self.spectrum = self.keep_spectrum.then_some(evals);
     }
 
     /// Whether every element is an f32 value.

@@ -16,26 +16,59 @@ use crate::spectrum::{self, Method, Spectrum, SpectrumOptions};
 use crate::tensor::{Blocks, Shuffled};
 use crate::{ErrorKind, Result};
 
-/// Analyses one layer. What its numbers say (NaN, no fit) is in the row; a row is always given unless reading fails.
+/// What analysing a layer came to.
+#[derive(Debug, Clone)]
+pub enum Analysed {
+    /// Its row.
+    Row(Box<LayerReport>),
+    /// Nothing new: `on_digest` said that the result for this content is known.
+    Known {
+        /// The content digest, in hexadecimal.
+        digest: String,
+    },
+}
+
+impl Analysed {
+    /// The row, if there is one.
+    pub fn into_row(self) -> Option<LayerReport> {
+        match self {
+            Self::Row(row) => Some(*row),
+            Self::Known { .. } => None,
+        }
+    }
+}
+
+/// Analyses one layer. What its numbers say (NaN, no fit) is in the row; a row is always given unless reading fails or
+/// `on_digest` says that it is known.
 ///
 /// # Errors
-/// What the source gives, and `Interrupted`.
-pub fn analyze_layer(input: &mut LayerInput<'_>, options: &Options) -> Result<LayerReport> {
-    match full_row(input, options) {
+/// What the source gives, and `Interrupted`; `InvalidArgument` if a `gram` was given that is not the layer's.
+pub fn analyze_layer(input: &mut LayerInput<'_>, options: &Options) -> Result<Analysed> {
+    input.spectrum = None;
+    if let Some(hook) = input.on_digest.take() {
+        input.reader.watch_digest(hook);
+    }
+    let row = match full_row(input, options) {
+        Err(_) if input.reader.take_known() => {
+            return Ok(Analysed::Known { digest: input.reader.digest().unwrap_or_default() });
+        }
         // Of the spectrum itself, or of the shuffled or the eigenvectors' one.
         Err(e) if matches!(e.kind(), ErrorKind::NonFinite | ErrorKind::Internal) => {
             let mut row = failed_row(input.catalog, input.layer, options, &e);
             row.digest = input.reader.digest();
-            Ok(row)
+            row
         }
-        other => other,
-    }
+        other => other?,
+    };
+    Ok(Analysed::Row(Box::new(row)))
 }
 
 fn full_row(input: &mut LayerInput<'_>, options: &Options) -> Result<LayerReport> {
     let found = partial::find(input, options)?;
     if let Some(partial) = &found.spectrum.partial {
-        return Ok(partial::row(input, &found, partial, options));
+        let row = partial::row(input, &found, partial, options);
+        input.keep(found.spectrum.pooled());
+        return Ok(row);
     }
     let spectrum = found.spectrum;
     let evals = spectrum.pooled();
@@ -73,6 +106,7 @@ fn full_row(input: &mut LayerInput<'_>, options: &Options) -> Result<LayerReport
     if options.randomize {
         row.random = Some(random_columns(input, &evals, options)?);
     }
+    input.keep(evals);
     Ok(row)
 }
 

@@ -8,10 +8,14 @@ mod options;
 mod partial;
 mod report;
 mod rows;
+mod shard;
 mod summary;
 
+#[cfg(test)]
+mod tests;
+
 pub use input::LayerInput;
-pub use layer::analyze_layer;
+pub use layer::{Analysed, analyze_layer};
 pub use model::model_report;
 pub use options::{Compat, Options};
 pub use partial::layer_spectrum;
@@ -21,4 +25,5 @@ pub use report::{
     VectorColumns,
 };
 pub use rows::{failed_row, skipped_row};
+pub use shard::{shard_gram, shards_of};
 pub use summary::{Summary, Worst, distance_from_range, summarize};

@@ -68,6 +68,13 @@ impl Options {
         asked.into_iter().filter_map(|(name, on)| on.then_some(name)).collect()
     }
 
+    /// Whether one pass over a layer is all that is foreseen, so that it may be made in parts. The SVD may ask for
+    /// another; with `--compat` it often does.
+    pub fn need_one_pass(&self) -> bool {
+        let again = self.randomize || self.vectors || self.is_compat();
+        !again && self.method == MethodChoice::Auto
+    }
+
     /// How eigenvalues are found. WeightWatcher takes singular values; to give its `sv_min` to seven digits the Gram
     /// matrix may only be used where every eigenvalue is far above its noise.
     pub fn spectrum(&self, threads: usize) -> SpectrumOptions {

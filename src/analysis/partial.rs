@@ -5,6 +5,7 @@ use super::layer::{finite, fit_columns, mode, spectrum_of};
 use super::options::Options;
 use super::report::{EsdColumns, LayerReport, NormColumns, PartialColumns, Status};
 use super::rows::{described_row, fail};
+use super::shard;
 use crate::Result;
 use crate::fit::{self, Certificate, FitFailure, PartialFit};
 use crate::metrics;
@@ -28,6 +29,12 @@ pub fn layer_spectrum(input: &mut LayerInput<'_>, options: &Options) -> Result<S
 /// With `randomized:K`, what K gives. With `randomized:auto`, K doubles while the whole spectrum is not cheaper and
 /// the fit not certified; then the whole spectrum is computed.
 pub(super) fn find(input: &mut LayerInput<'_>, options: &Options) -> Result<Found> {
+    if let Some(sum) = input.gram.take() {
+        shard::adopt(input, &sum, options)?;
+        let how = options.spectrum(input.threads);
+        let spectrum = spectrum::spectrum_of_sum(&mut input.reader, sum, &how)?;
+        return Ok(Found { spectrum, why_exact: None });
+    }
     let (rows, cols) = input.layer.matrix_shape();
     let (n, m) = (rows.max(cols), rows.min(cols));
     let count = input.layer.matrix_count();

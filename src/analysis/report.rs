@@ -206,7 +206,7 @@ pub struct VectorColumns {
 pub const SCHEMA_VERSION: u32 = 1;
 
 /// Version of the numerics: a result computed by another version is another result.
-pub const ALGORITHM_VERSION: u32 = 1;
+pub const ALGORITHM_VERSION: u32 = 2;
 
 /// What made a report.
 #[derive(Debug, Clone, Serialize)]

@@ -29,7 +29,7 @@ mod roles;
 mod unfold;
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 

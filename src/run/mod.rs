@@ -6,17 +6,18 @@
 //! from the layer's shape.
 
 mod admission;
+mod layer;
 mod observe;
 
+pub use layer::{Opened, compute_layer, compute_shard, needs_memory, open_layer};
 pub use observe::{Observer, Silent};
 
-use crate::analysis::{self, LayerInput, LayerReport, ModelReport, Options, Timings};
+use crate::analysis::{self, LayerReport, ModelReport, Options, Timings};
 use crate::format::Catalog;
 use crate::layer::{Layer, Layers};
 use crate::plan::{self, Cost};
 use crate::{Error, ErrorKind, Result};
 use admission::{Admission, Permit, Permits};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -55,8 +56,8 @@ pub fn analyze(
     observer: &dyn Observer,
 ) -> Result<ModelReport> {
     let started = Instant::now();
-    if model.layers.layers.is_empty() {
-        return Err(nothing_analysable(model));
+    if let Some(error) = nothing_analysable(model) {
+        return Err(error);
     }
     let rows = layer_rows(model, options, run, observer)?;
     let bytes_read = model.layers.layers.iter().map(|l| plan::cost(&model.catalog, l, options).bytes).sum();
@@ -64,7 +65,11 @@ pub fn analyze(
     Ok(analysis::model_report(&model.catalog, &model.layers, options, rows, timings))
 }
 
-fn nothing_analysable(model: &Model) -> Error {
+/// `NothingAnalysable`, with the reasons, if the model has no layer.
+pub fn nothing_analysable(model: &Model) -> Option<Error> {
+    if !model.layers.layers.is_empty() {
+        return None;
+    }
     let mut reasons: Vec<String> = Vec::new();
     for skipped in &model.layers.skipped {
         let reason = skipped.reason.code().to_owned();
@@ -74,14 +79,8 @@ fn nothing_analysable(model: &Model) -> Error {
     }
     let tensors = model.catalog.tensors.len();
     let why = if reasons.is_empty() { String::new() } else { format!(": {}", reasons.join(", ")) };
-    Error::new(ErrorKind::NothingAnalysable, format!("none of its {tensors} tensors can be analysed{why}"))
-        .in_file(&model.catalog.uri)
-}
-
-/// A layer that does not fit.
-pub fn needs_memory(needed: u64, allowed: u64) -> Error {
-    let (needed, allowed) = (bytesize::ByteSize(needed), bytesize::ByteSize(allowed));
-    Error::new(ErrorKind::TooLarge, format!("needs {needed}, more than the {allowed} that --memory allows"))
+    let message = format!("none of its {tensors} tensors can be analysed{why}");
+    Some(Error::new(ErrorKind::NothingAnalysable, message).in_file(&model.catalog.uri))
 }
 
 /// Half of the memory that this machine, or the control group that we run in, has available.
@@ -192,31 +191,15 @@ impl Shared<'_> {
     }
 
     fn one(&self, layer: &Layer, cost: Cost) -> Result<LayerReport> {
-        if cost.peak_bytes > self.run.memory {
-            let error = needs_memory(cost.peak_bytes, self.run.memory);
-            return Ok(analysis::failed_row(&self.model.catalog, layer, self.options, &error));
-        }
-        let mut input = match LayerInput::open(&self.model.catalog, layer, &self.run.cancel) {
-            Err(e) if e.kind() == ErrorKind::NonFinite => {
-                return Ok(analysis::failed_row(&self.model.catalog, layer, self.options, &e));
-            }
-            other => other?,
+        let opened = open_layer(&self.model.catalog, layer, self.options, cost.peak_bytes, self.run)?;
+        let mut input = match opened {
+            Opened::Ready(input) => input,
+            Opened::Failed(row) => return Ok(*row),
         };
-        input.prefetch()?;
         let permit = self.permit(cost);
         input.threads = permit.count;
         self.observer.started(layer);
-        let analysed = catch_unwind(AssertUnwindSafe(|| analysis::analyze_layer(&mut input, self.options)));
-        analysed.unwrap_or_else(|panic| {
-            let error = Error::new(ErrorKind::Internal, panic_text(panic.as_ref()));
-            Ok(analysis::failed_row(&self.model.catalog, layer, self.options, &error))
-        })
+        let row = compute_layer(&mut input, self.options)?.into_row();
+        row.ok_or_else(|| Error::new(ErrorKind::Internal, "a layer was taken for known"))
     }
-}
-
-/// A fault in a solver is a failed row that says so, not the end of the run.
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
-    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-    format!("internal fault: {}", text.unwrap_or_else(|| "panic".to_owned()))
 }

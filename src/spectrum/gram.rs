@@ -25,6 +25,44 @@ impl Gram {
         Self { lower: Mat::zeros(m, m), transposed: Vec::new(), nonzero: false }
     }
 
+    /// From a packed lower triangle; `nonzero`: whether any element of W was not zero.
+    pub(super) fn from_packed(m: usize, packed: &[f64], nonzero: bool) -> Self {
+        let mut gram = Self { nonzero, ..Self::new(m) };
+        gram.unpack(packed);
+        gram
+    }
+
+    /// The lower triangle column by column.
+    pub(super) fn packed(&self) -> Vec<f64> {
+        let m = self.lower.nrows();
+        let mut packed = Vec::with_capacity(m * (m + 1) / 2);
+        (0..m).for_each(|j| packed.extend_from_slice(&self.lower.col_as_slice(j)[j..]));
+        packed
+    }
+
+    fn unpack(&mut self, mut packed: &[f64]) {
+        let m = self.lower.nrows();
+        for j in 0..m {
+            let (column, rest) = packed.split_at((m - j).min(packed.len()));
+            for (to, &from) in self.lower.col_as_slice_mut(j)[j..].iter_mut().zip(column) {
+                *to = from;
+            }
+            packed = rest;
+        }
+    }
+
+    /// Adds the lower triangle to a packed one and begins anew from zero.
+    fn move_to(&mut self, packed: &mut [f64]) {
+        let m = self.lower.nrows();
+        let mut sums = packed.iter_mut();
+        for j in 0..m {
+            for (x, sum) in self.lower.col_as_slice_mut(j)[j..].iter_mut().zip(&mut sums) {
+                *sum += *x;
+                *x = 0.0;
+            }
+        }
+    }
+
     /// Adds BᵀB of a block of rows, on one thread or two: the sum's bits depend on the blocks and their order alone.
     pub fn add(&mut self, block: Block<'_>, threads: usize) {
         let m = self.lower.nrows();
@@ -104,12 +142,33 @@ fn add_triangle(lower: MatMut<'_, f64>, left: MatRef<'_, f64>, right: MatRef<'_,
 
 /// The Gram matrix of every matrix of `blocks`.
 pub(super) fn grams(blocks: &mut dyn Blocks, threads: usize) -> Result<Vec<Gram>> {
+    if let Some(rows) = blocks.shard_rows() {
+        return Ok(vec![of_shards(blocks, rows, threads)?]);
+    }
     let mut grams: Vec<Gram> = (0..blocks.count()).map(|_| Gram::new(blocks.m())).collect();
     blocks.stream(&mut |matrix, block| {
         grams[matrix].add(block, threads);
         Ok(())
     })?;
     Ok(grams)
+}
+
+/// The sum of the Gram matrices of the shards, in their order: what they come to wherever each is computed.
+fn of_shards(blocks: &mut dyn Blocks, shard: usize, threads: usize) -> Result<Gram> {
+    let (n, m) = (blocks.n(), blocks.m());
+    let mut part = Gram::new(m);
+    let mut sum = vec![0.0; m * (m + 1) / 2];
+    let mut row = 0;
+    blocks.stream(&mut |_, block| {
+        part.add(block, threads);
+        row += block.rows;
+        if row.is_multiple_of(shard) || row == n {
+            part.move_to(&mut sum);
+        }
+        Ok(())
+    })?;
+    part.unpack(&sum);
+    Ok(part)
 }
 
 /// Row-major rows × cols → row-major cols × rows, in tiles that stay in cache.

@@ -10,13 +10,19 @@
 mod choice;
 pub mod eigen;
 mod gram;
+mod gram_sum;
 pub mod operator;
+mod packed;
+mod partial_gram;
 pub mod randomized;
 mod svd;
 mod team;
 
 pub use choice::MethodChoice;
 pub use gram::Gram;
+pub use gram_sum::GramSum;
+pub use packed::triangle;
+pub use partial_gram::{PartialGram, PartialHead};
 pub use randomized::Partial;
 
 use crate::tensor::Blocks;
@@ -102,6 +108,21 @@ pub fn spectrum(blocks: &mut dyn Blocks, options: &SpectrumOptions) -> Result<Sp
             *slot = by_gram(gram, options)?;
         }
     }
+    complete(blocks, found)
+}
+
+/// The spectrum of the one matrix of `blocks`, whose Gram matrix is known: [`spectrum`] gives the same bits. `blocks`
+/// are streamed only if the SVD takes over.
+///
+/// # Errors
+/// As [`spectrum`]; `InvalidArgument` if a part of the sum is half added.
+pub fn spectrum_of_sum(blocks: &mut dyn Blocks, sum: GramSum, options: &SpectrumOptions) -> Result<Spectrum> {
+    let found = by_gram(sum.into_gram()?, options)?;
+    complete(blocks, vec![found])
+}
+
+/// The SVD of those that the Gram matrix could not tell.
+fn complete(blocks: &mut dyn Blocks, mut found: Vec<Option<MatrixSpectrum>>) -> Result<Spectrum> {
     if found.iter().any(Option::is_none) {
         svd::fill(blocks, &mut found)?;
     }
@@ -119,12 +140,24 @@ pub fn largest(blocks: &mut dyn Blocks, count: usize, seed: u64, threads: usize)
     Ok(Spectrum { matrices, partial: Some(partial) })
 }
 
+#[cfg(test)]
+thread_local! {
+    /// Solvers that this thread has called, for tests that none was.
+    pub(crate) static SOLVED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+fn count_solver() {
+    #[cfg(test)]
+    SOLVED.with(|solved| solved.set(solved.get() + 1));
+}
+
 /// `None` if the smallest eigenvalue is lost in the noise.
 fn by_gram(gram: Gram, options: &SpectrumOptions) -> Result<Option<MatrixSpectrum>> {
     let (trace, frobenius) = gram.check_sums();
     if !frobenius.is_finite() || (trace < f64::MIN_POSITIVE && gram.saw_nonzero()) {
         return Err(Error::new(ErrorKind::NonFinite, "the eigenvalues leave the range of f64"));
     }
+    count_solver();
     let eigenvalues = eigen::eigenvalues(gram.into_lower(), options.threads)?;
     check_sums(&eigenvalues, trace, frobenius)?;
     let largest = eigenvalues.last().copied().unwrap_or(0.0);
@@ -173,6 +206,12 @@ pub fn eigenvectors(blocks: &mut dyn Blocks, visit: &mut dyn FnMut(Eigenvectors)
     Ok(())
 }
 
+/// Peak memory in bytes while the Gram matrix of a layer that is cut in shards is summed: that of a shard, and the sum.
+pub fn sharded_gram_bytes(m: u64) -> u64 {
+    let square = m.saturating_mul(m).saturating_mul(8);
+    square.saturating_add(triangle(m).unwrap_or(u64::MAX).saturating_mul(8))
+}
+
 /// Peak memory in bytes of [`spectrum`] or [`largest`], whichever `method` leads to, for `count` matrices of N × M
 /// beside the streamed blocks: the Gram matrices (the solver works in place), or, since any layer may turn out to need
 /// it, the SVD.
@@ -209,17 +248,19 @@ mod tests {
     use rand::{RngExt, SeedableRng};
     use rand_chacha::ChaCha8Rng;
 
-    /// One N × M matrix in memory, row-major.
+    /// One N × M matrix in memory, row-major, cut in shards or not.
     struct Dense {
         n: usize,
         m: usize,
         values: Vec<f64>,
+        shard: Option<usize>,
     }
 
     impl Dense {
         fn random(n: usize, m: usize, seed: u64) -> Self {
             let mut rng = ChaCha8Rng::seed_from_u64(seed);
-            Self { n, m, values: (0..n * m).map(|_| rng.random::<f64>() - 0.5).collect() }
+            let values = (0..n * m).map(|_| rng.random::<f64>() - 0.5).collect();
+            Self { n, m, values, shard: None }
         }
 
         /// A product of n × rank and rank × m.
@@ -227,7 +268,8 @@ mod tests {
             let (a, b) = (Self::random(n, rank, 3), Self::random(rank, m, 4));
             let entry =
                 |i: usize, j: usize| (0..rank).map(|k| a.values[i * rank + k] * b.values[k * m + j]).sum();
-            Self { n, m, values: (0..n * m).map(|at| entry(at / m, at % m)).collect() }
+            let values = (0..n * m).map(|at| entry(at / m, at % m)).collect();
+            Self { n, m, values, shard: None }
         }
 
         fn spectrum(&mut self, method: MethodChoice) -> MatrixSpectrum {
@@ -245,6 +287,9 @@ mod tests {
         }
         fn m(&self) -> usize {
             self.m
+        }
+        fn shard_rows(&self) -> Option<usize> {
+            self.shard
         }
         fn stream(&mut self, visit: &mut dyn FnMut(usize, Block<'_>) -> Result<()>) -> Result<()> {
             for rows in self.values.chunks(block_rows(self.m, 1) * self.m) {
@@ -310,7 +355,7 @@ mod tests {
         for _ in 0..ones {
             values[rng.random_range(0..n * m)] = 1.0;
         }
-        Dense { n, m, values }
+        Dense { n, m, values, shard: None }
     }
 
     /// Exact, by elimination modulo a prime.
@@ -392,6 +437,56 @@ mod tests {
             };
             assert_eq!(bits(1), bits(2), "{n} × {m}");
         }
+    }
+
+    /// The Gram matrix of some rows of a matrix, as whoever has a shard computes it.
+    fn part_of(dense: &Dense, rows: std::ops::Range<usize>, threads: usize) -> PartialGram {
+        let values = dense.values[rows.start * dense.m..rows.end * dense.m].to_vec();
+        let mut shard = Dense { n: rows.len(), m: dense.m, values, shard: None };
+        let gram = gram::grams(&mut shard, threads).unwrap().remove(0);
+        let head = PartialHead {
+            m: dense.m as u64,
+            rows: rows.start as u64..rows.end as u64,
+            nonzero: gram.saw_nonzero(),
+            non_finite: Default::default(),
+            digest: [0; 32],
+        };
+        PartialGram::new(head, &gram)
+    }
+
+    #[test]
+    fn shards_computed_apart_give_the_bits_of_one_pass() {
+        for (n, m, shard) in [(3300, 300, 768), (2304, 40, 768), (1000, 257, 384), (769, 5, 768)] {
+            let mut dense = Dense { shard: Some(shard), ..Dense::random(n, m, 31) };
+            let options = SpectrumOptions { method: MethodChoice::Auto, floor_factor: 64.0, threads: 1 };
+            let whole = gram::grams(&mut dense, 1).unwrap().remove(0).packed();
+            assert_eq!(whole, gram::grams(&mut dense, 2).unwrap().remove(0).packed(), "{n} × {m}");
+            let starts: Vec<usize> = (0..n).step_by(shard).collect();
+            let mut parts: Vec<PartialGram> = starts
+                .iter()
+                .rev()
+                .map(|&start| part_of(&dense, start..(start + shard).min(n), 1 + start / shard % 2))
+                .collect();
+            parts.reverse();
+            let mut sum = GramSum::new(m as u64).unwrap();
+            parts.iter().for_each(|part| sum.add(part).unwrap());
+            assert_eq!(whole, sum.clone().into_gram().unwrap().packed(), "{n} × {m}");
+            let found = spectrum_of_sum(&mut dense, sum, &options).unwrap().pooled();
+            assert_eq!(found, spectrum(&mut dense, &options).unwrap().pooled(), "{n} × {m}");
+        }
+    }
+
+    #[test]
+    fn a_sum_that_cannot_tell_is_done_again_by_svd() {
+        let mut dense = Dense { shard: Some(384), ..Dense::of_rank(900, 50, 20) };
+        let mut sum = GramSum::new(50).unwrap();
+        for rows in [0..384, 384..768, 768..900] {
+            sum.add(&part_of(&dense, rows, 1)).unwrap();
+        }
+        let options = SpectrumOptions { method: MethodChoice::Auto, floor_factor: 64.0, threads: 1 };
+        let found = spectrum_of_sum(&mut dense, sum, &options).unwrap();
+        assert_eq!(found.method(), Method::Svd);
+        assert_eq!(found.pooled(), spectrum(&mut dense, &options).unwrap().pooled());
     }
 
     #[test]

@@ -91,6 +91,7 @@ impl Factor {
         let mut values = Diag::<f64>::zeros(m.min(self.filled));
         let mut buffer = MemBuffer::new(values_scratch(self.filled, m));
         let stack = MemStack::new(&mut buffer);
+        super::count_solver();
         svd(w, values.as_mut(), None, None, Par::Seq, stack, params()).map_err(|_| {
             Error::new(ErrorKind::Internal, format!("the SVD did not converge for {} × {m}", self.filled))
         })?;

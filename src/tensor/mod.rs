@@ -4,14 +4,17 @@
 //! few hundred rows at a time, so that no layer ever exists as a whole in f64. Block boundaries follow from the shape
 //! alone, never from how the bytes arrived.
 
+mod content;
 mod decode;
 mod read;
+mod shards;
 mod shuffle;
 mod view;
 mod window;
 
 pub use decode::{decode, decode_f32, is_exact_in_f32};
-pub use read::{CHUNK_BYTES, LayerReader, NonFinite, ReadOptions, bytes_needed};
+pub use read::{CHUNK_BYTES, LayerReader, NonFinite, OnDigest, ReadOptions, ShardRead, bytes_needed};
+pub use shards::{shard_rows, shards};
 pub use shuffle::Shuffled;
 pub use view::{Dequantise, MatrixView, Scales};
 
@@ -45,6 +48,11 @@ pub trait Blocks {
     fn n(&self) -> usize;
     /// M: columns of the tall orientation (the shorter side).
     fn m(&self) -> usize;
+    /// Rows of a shard, if the one matrix is cut in shards: its Gram matrix is the sum of theirs in their order. A
+    /// multiple of the rows of a block.
+    fn shard_rows(&self) -> Option<usize> {
+        None
+    }
     /// Visits every block: blocks of one matrix come in order of their rows; matrices may alternate.
     ///
     /// # Errors

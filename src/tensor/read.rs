@@ -1,5 +1,7 @@
 //! One layer's matrices, read from its file in chunks and streamed as blocks.
 
+use super::content::Content;
+use super::shards::{shard_rows, shards};
 use super::view::{MatrixView, Scales};
 use super::window::{Shape, Window, layout_of};
 use super::{Block, Blocks, block_rows};
@@ -43,6 +45,38 @@ pub struct NonFinite {
     pub infinite: u64,
 }
 
+impl NonFinite {
+    /// Adds the counts of another part of the same layer.
+    pub fn add(&mut self, other: Self) {
+        self.nan = self.nan.saturating_add(other.nan);
+        self.infinite = self.infinite.saturating_add(other.infinite);
+    }
+
+    fn check(self, tensor: &str) -> Result<()> {
+        if self == Self::default() {
+            return Ok(());
+        }
+        let message = format!("{} NaN and {} infinite elements", self.nan, self.infinite);
+        Err(Error::new(ErrorKind::NonFinite, message).in_tensor(tensor))
+    }
+}
+
+/// Told a layer's content digest as soon as it is known; `true` says that its result is known too and stops the
+/// pass.
+pub type OnDigest = Box<dyn Fn(&str) -> bool + Send + Sync>;
+
+/// What reading one shard tells beside its blocks.
+#[derive(Debug, Clone, Copy)]
+pub struct ShardRead {
+    /// Elements that are not finite; there may be blocks that were not visited if there are any.
+    pub non_finite: NonFinite,
+    /// BLAKE3 of the shard's stored bytes.
+    pub digest: [u8; 32],
+}
+
+/// Gets a matrix's index and a block of it.
+type Visit<'a> = &'a mut dyn FnMut(usize, Block<'_>) -> Result<()>;
+
 /// One layer's matrices as [`Blocks`], read from the file when they are streamed.
 ///
 /// A tall layer is read in runs of rows, two chunks in memory at a time. A wide one (more columns than rows) needs
@@ -55,6 +89,8 @@ pub struct LayerReader {
     cancel: Arc<AtomicBool>,
     whole: Option<Bytes>,
     digest: Option<blake3::Hash>,
+    on_digest: Option<OnDigest>,
+    known: bool,
 }
 
 impl LayerReader {
@@ -63,7 +99,7 @@ impl LayerReader {
     pub fn new(file: Arc<dyn ReadAt>, tensor: Tensor, views: Vec<MatrixView>, options: ReadOptions) -> Self {
         let ReadOptions { factor, as_f32, scales, cancel } = options;
         let shape = Shape { dtype: tensor.dtype, views, factor, as_f32, scales };
-        Self { file, tensor, shape, cancel, whole: None, digest: None }
+        Self { file, tensor, shape, cancel, whole: None, digest: None, on_digest: None, known: false }
     }
 
     /// Reads what can be read before the first pass: all bytes if they are needed at once. A layer that is streamed
@@ -93,45 +129,86 @@ impl LayerReader {
             .map_err(|error| error.in_tensor(&self.tensor.name))
     }
 
-    fn chunks(&self) -> Vec<Range<u64>> {
-        let rows = self.shape.first().rows;
-        let step = if is_held(&self.shape) { rows } else { chunk_rows(&self.shape) };
-        (0..rows).step_by(step.max(1) as usize).map(|r| r..(r + step).min(rows)).collect()
+    /// Calls `hook` once, as soon as the content digest is known: for bytes that are held, before any block is visited,
+    /// else at the end of the first pass. If it gives `true`, the pass ends with an error, and
+    /// [`LayerReader::take_known`] says so.
+    pub fn watch_digest(&mut self, hook: OnDigest) {
+        self.on_digest = Some(hook);
     }
 
-    fn hasher(&self) -> blake3::Hasher {
+    /// Whether a pass was stopped because its result is known; forgets it.
+    pub fn take_known(&mut self) -> bool {
+        std::mem::take(&mut self.known)
+    }
+
+    /// Visits the blocks of one of the layer's [`shards`], reading only its bytes.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if these rows are not a shard of the layer; what reading gives, and what `visit` returns.
+    pub fn stream_shard(&self, rows: &Range<u64>, visit: Visit<'_>) -> Result<ShardRead> {
+        if !shards(&self.shape.views).is_some_and(|shards| shards.contains(rows)) {
+            let message = format!("rows {} to {} are not a shard of the layer", rows.start, rows.end);
+            return Err(Error::invalid(message).in_tensor(&self.tensor.name));
+        }
         let mut hasher = blake3::Hasher::new();
-        hasher.update(b"spectrald layer content v1\0");
-        hasher.update(self.shape.dtype.name().as_bytes());
-        let first = self.shape.first();
-        for view in &self.shape.views {
-            for n in [view.offset - first.offset, view.rows, view.cols, view.row_stride, view.col_stride] {
-                hasher.update(&n.to_le_bytes());
-            }
+        let non_finite = self.pass(
+            &self.chunks(rows),
+            &mut |_, raw| {
+                hasher.update(raw);
+            },
+            visit,
+        )?;
+        Ok(ShardRead { non_finite, digest: hasher.finalize().into() })
+    }
+
+    /// Takes over what reading all shards, in their order, told: the digest of the layer is known from then on.
+    ///
+    /// # Errors
+    /// `NonFinite`, as a pass over the layer gives it; that its result is known, see [`LayerReader::watch_digest`].
+    pub fn adopt(&mut self, digests: &[[u8; 32]], non_finite: NonFinite) -> Result<()> {
+        self.found_digest(Content::of_shards(&self.shape, digests))?;
+        non_finite.check(&self.tensor.name)
+    }
+
+    fn found_digest(&mut self, digest: blake3::Hash) -> Result<()> {
+        self.digest = Some(digest);
+        if self.on_digest.take().is_some_and(|hook| hook(&digest.to_hex())) {
+            self.known = true;
+            return Err(
+                Error::new(ErrorKind::Interrupted, "its result is known").in_tensor(&self.tensor.name)
+            );
         }
-        if let Some(scales) = &self.shape.scales {
-            for n in [scales.how.block_rows, scales.how.block_cols] {
-                hasher.update(&n.to_le_bytes());
-            }
-            scales.values.iter().for_each(|scale| {
-                hasher.update(&scale.to_le_bytes());
-            });
+        Ok(())
+    }
+
+    /// The chunks of a run of rows: all of them, or those of one shard.
+    fn chunks(&self, rows: &Range<u64>) -> Vec<Range<u64>> {
+        let step = if is_held(&self.shape) { self.shape.first().rows } else { chunk_rows(&self.shape) };
+        rows.clone().step_by(step.max(1) as usize).map(|r| r..(r + step).min(rows.end)).collect()
+    }
+
+    /// The chunks of the whole layer. None lies in two shards.
+    fn all_chunks(&self) -> Vec<Range<u64>> {
+        match shards(&self.shape.views) {
+            Some(shards) => shards.iter().flat_map(|shard| self.chunks(shard)).collect(),
+            None => self.chunks(&(0..self.shape.first().rows)),
         }
-        hasher
     }
 
     /// Feeds every chunk of raw bytes, in order, reading one ahead.
-    fn each_chunk(&self, feed: &mut dyn FnMut(&Range<u64>, &Bytes) -> Result<()>) -> Result<()> {
-        let chunks = self.chunks();
+    fn each_chunk(
+        &self,
+        chunks: &[Range<u64>],
+        feed: &mut dyn FnMut(&Range<u64>, &Bytes) -> Result<()>,
+    ) -> Result<()> {
         if let Some(whole) = &self.whole {
             return chunks.first().map_or(Ok(()), |rows| feed(rows, whole));
         }
-        if let [only] = chunks.as_slice() {
+        if let [only] = chunks {
             return feed(only, &self.read_rows(only)?);
         }
         std::thread::scope(|scope| {
             let (send, receive) = sync_channel(0);
-            let chunks = &chunks;
             scope.spawn(move || {
                 for rows in chunks {
                     let read = self.read_rows(rows);
@@ -150,33 +227,21 @@ impl LayerReader {
             Ok(())
         })
     }
-}
 
-impl Blocks for LayerReader {
-    fn count(&self) -> usize {
-        self.shape.views.len()
-    }
-
-    fn n(&self) -> usize {
-        let view = self.shape.first();
-        view.rows.max(view.cols) as usize
-    }
-
-    fn m(&self) -> usize {
-        let view = self.shape.first();
-        view.rows.min(view.cols) as usize
-    }
-
-    fn stream(&mut self, visit: &mut dyn FnMut(usize, Block<'_>) -> Result<()>) -> Result<()> {
-        let mut hasher = self.digest.is_none().then(|| self.hasher());
+    /// Reads these chunks, tells `raw` their bytes and visits their blocks; after the first element that is not finite,
+    /// such elements are only counted.
+    fn pass(
+        &self,
+        chunks: &[Range<u64>],
+        raw_bytes: &mut dyn FnMut(&Range<u64>, &[u8]),
+        visit: Visit<'_>,
+    ) -> Result<NonFinite> {
         let mut window = Window::default();
         let mut bad = NonFinite::default();
         let (tall, step) = (self.shape.is_tall(), block_rows(self.m(), self.count()) as u64);
         let layout = layout_of(tall);
-        self.each_chunk(&mut |rows, raw| {
-            if let Some(hasher) = &mut hasher {
-                hasher.update(raw);
-            }
+        self.each_chunk(chunks, &mut |rows, raw| {
+            raw_bytes(rows, raw);
             let raw_first = self.shape.covering(rows.clone()).start;
             let all_cols = 0..self.shape.first().cols;
             let long = if tall { rows.clone() } else { all_cols.clone() };
@@ -200,10 +265,52 @@ impl Blocks for LayerReader {
             }
             Ok(())
         })?;
-        if let Some(hasher) = hasher {
-            self.digest = Some(hasher.finalize());
+        Ok(bad)
+    }
+}
+
+impl Blocks for LayerReader {
+    fn count(&self) -> usize {
+        self.shape.views.len()
+    }
+
+    fn n(&self) -> usize {
+        let view = self.shape.first();
+        view.rows.max(view.cols) as usize
+    }
+
+    fn m(&self) -> usize {
+        let view = self.shape.first();
+        view.rows.min(view.cols) as usize
+    }
+
+    fn shard_rows(&self) -> Option<usize> {
+        shard_rows(&self.shape.views).map(|rows| rows as usize)
+    }
+
+    fn stream(&mut self, visit: &mut dyn FnMut(usize, Block<'_>) -> Result<()>) -> Result<()> {
+        self.prefetch()?;
+        let chunks = self.all_chunks();
+        let mut content = None;
+        match (self.digest, &self.whole) {
+            (Some(digest), _) => self.found_digest(digest)?,
+            (None, Some(whole)) => {
+                let mut held = Content::new(&self.shape);
+                held.update(&(0..self.shape.first().rows), whole);
+                self.found_digest(held.finish())?;
+            }
+            (None, None) => content = Some(Content::new(&self.shape)),
         }
-        if bad == NonFinite::default() { Ok(()) } else { Err(non_finite(&bad).in_tensor(&self.tensor.name)) }
+        let mut take = |rows: &Range<u64>, raw: &[u8]| {
+            if let Some(content) = &mut content {
+                content.update(rows, raw);
+            }
+        };
+        let bad = self.pass(&chunks, &mut take, visit)?;
+        if let Some(content) = content {
+            self.found_digest(content.finish())?;
+        }
+        bad.check(&self.tensor.name)
     }
 }
 
@@ -252,10 +359,6 @@ fn count_non_finite(values: &[f64], bad: &mut NonFinite) {
         bad.nan += values.iter().filter(|value| value.is_nan()).count() as u64;
         bad.infinite += values.iter().filter(|value| value.is_infinite()).count() as u64;
     }
-}
-
-fn non_finite(bad: &NonFinite) -> Error {
-    Error::new(ErrorKind::NonFinite, format!("{} NaN and {} infinite elements", bad.nan, bad.infinite))
 }
 
 #[cfg(test)]
