@@ -12,7 +12,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut plain = descriptors.clone();
     plain.file.iter_mut().for_each(|file| file.source_code_info = None);
     std::fs::write(out.join("descriptors.bin"), plain.encode_to_vec())?;
-    tonic_prost_build::configure().build_transport(false).compile_fds(descriptors)?;
+    // Maps in order, so that equal messages are equal bytes.
+    tonic_prost_build::configure().build_transport(false).btree_map(".").compile_fds(descriptors)?;
     println!("cargo::rerun-if-changed=proto");
     Ok(())
 }

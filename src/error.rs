@@ -1,6 +1,6 @@
 //! One error for the whole crate: what kind of failure it is, where it happened, and why.
 //!
-//! The *kind* decides the exit code (and, later, the gRPC status); *file*, *tensor* and *field* tell the
+//! The *kind* decides the exit code and the gRPC status; *file*, *tensor* and *field* tell the
 //! reader where to look. `Display` gives one line: `FILE: tensor 'T': field 'F': what is wrong`.
 
 use std::fmt;
@@ -25,16 +25,49 @@ pub enum ErrorKind {
     NonFinite,
     /// The object changed while it was being read.
     Changed,
-    /// The store did not answer, or not in time; trying again may help.
+    /// The store or the coordinator did not answer, or not in time; trying again may help.
     Unavailable,
     /// More memory, tensors or bytes than the limit in force.
     TooLarge,
+    /// A queue or a disk is full; trying again later may help.
+    Exhausted,
+    /// What is there stands against it: another request has the same name, another process holds the directory.
+    Conflict,
+    /// It cannot be done as things stand: what it needs has not ended, or has ended.
+    FailedPrecondition,
+    /// We do not know who asks: no token, or a wrong one.
+    Unauthenticated,
+    /// It took longer than whoever asked would wait.
+    DeadlineExceeded,
     /// Nothing in the model can be analysed.
     NothingAnalysable,
-    /// Ctrl-C, or a deadline.
+    /// Ctrl-C, or cancelled by whoever asked.
     Interrupted,
     /// A fault of ours or of the machine: a failed write, a solver that did not converge.
     Internal,
+}
+
+impl ErrorKind {
+    /// Every kind.
+    pub const ALL: [Self; 17] = [
+        Self::InvalidArgument,
+        Self::NotFound,
+        Self::PermissionDenied,
+        Self::Malformed,
+        Self::Unsupported,
+        Self::NonFinite,
+        Self::Changed,
+        Self::Unavailable,
+        Self::TooLarge,
+        Self::Exhausted,
+        Self::Conflict,
+        Self::FailedPrecondition,
+        Self::Unauthenticated,
+        Self::DeadlineExceeded,
+        Self::NothingAnalysable,
+        Self::Interrupted,
+        Self::Internal,
+    ];
 }
 
 /// An error with its place. Build it with [`Error::new`] and add the place with the `with_` and `in_` methods.
@@ -107,6 +140,16 @@ impl Error {
     /// What is wrong, without the place.
     pub fn message(&self) -> &str {
         &self.0.message
+    }
+
+    /// The file or object, if one is to blame.
+    pub fn file(&self) -> Option<&str> {
+        self.0.file.as_deref()
+    }
+
+    /// The field of a header, configuration or request, if one is to blame.
+    pub fn field(&self) -> Option<&str> {
+        self.0.field.as_deref()
     }
 
     /// The tensor, if one is to blame.

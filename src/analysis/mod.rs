@@ -1,6 +1,7 @@
 //! Options + one layer → [`LayerReport`]: the whole science on one screen ([`analyze_layer`]). [`LayerReport`]s →
 //! [`ModelReport`].
 
+mod asked;
 mod input;
 mod layer;
 mod model;
@@ -14,6 +15,7 @@ mod summary;
 #[cfg(test)]
 mod tests;
 
+pub use asked::{Asked, Field, Naming};
 pub use input::LayerInput;
 pub use layer::{Analysed, analyze_layer};
 pub use model::model_report;

@@ -17,7 +17,7 @@ pub enum Compat {
 }
 
 /// What to compute for each layer.
-#[derive(Debug, Clone, Serialize, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Default)]
 pub struct Options {
     /// Whose numbers to give.
     pub compat: Compat,
@@ -54,18 +54,6 @@ impl Options {
     /// Whether numbers are WeightWatcher's.
     pub fn is_compat(&self) -> bool {
         self.compat == Compat::Ww077
-    }
-
-    /// The options that need the whole spectrum, by the names they are typed with.
-    pub fn need_whole_spectrum(&self) -> Vec<&'static str> {
-        let asked = [
-            ("--compat", self.is_compat()),
-            ("--erg", self.erg),
-            ("--mp", self.mp),
-            ("--randomize", self.randomize),
-            ("--vectors", self.vectors),
-        ];
-        asked.into_iter().filter_map(|(name, on)| on.then_some(name)).collect()
     }
 
     /// Whether one pass over a layer is all that is foreseen, so that it may be made in parts. The SVD may ask for

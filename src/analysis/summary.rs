@@ -101,7 +101,8 @@ pub fn summarize(rows: &[LayerReport], tensors: &BTreeMap<String, u64>, options:
 fn means(rows: &[&LayerReport]) -> BTreeMap<&'static str, f64> {
     let mean = |of: fn(&LayerReport) -> Option<f64>| {
         let values: Vec<f64> = rows.iter().filter_map(|row| of(row)).filter(|x| x.is_finite()).collect();
-        (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+        // + 0.0: a mean of -0.0 is 0, which messages without field presence cannot tell apart
+        (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64 + 0.0)
     };
     METRICS.iter().filter_map(|(name, of)| Some((*name, mean(*of)?))).collect()
 }

@@ -1,9 +1,9 @@
 //! What can be typed.
 
-use crate::analysis::{Compat, Options};
-use crate::layer::{Conv, LayerOptions};
+use crate::Result;
+use crate::analysis::{Asked, Compat, Naming, Options};
+use crate::layer::Conv;
 use crate::spectrum::MethodChoice;
-use crate::{Error, Result};
 use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -205,71 +205,33 @@ pub(super) enum Sort {
 }
 
 impl WhatArgs {
-    /// The options that were asked for.
+    /// What was asked for.
+    pub(super) fn asked(&self) -> Asked {
+        Asked {
+            compat: if self.compat.is_some() { Compat::Ww077 } else { Compat::None },
+            layers: self.filters.clone(),
+            conv: self.conv,
+            grid: self.grid,
+            split_gates: self.split_gates,
+            split_fused: self.split_fused,
+            method: self.method,
+            erg: self.erg,
+            mp: self.mp,
+            randomize: self.randomize,
+            vectors: self.vectors,
+            seed: self.seed,
+            min_evals: self.min_evals,
+            max_evals: self.max_evals,
+            max_n: self.max_n,
+        }
+    }
+
+    /// The options that follow.
     ///
     /// # Errors
     /// `InvalidArgument` if options contradict each other.
     pub(super) fn options(&self) -> Result<Options> {
-        self.check_operator()?;
-        let mut options = match self.compat {
-            Some(_) => Options::ww_0_7_7(self.conv),
-            None => Options {
-                layers: LayerOptions { conv: self.conv, ..LayerOptions::default() },
-                ..Options::default()
-            },
-        };
-        let layers = &mut options.layers;
-        layers.grid = self.grid.unwrap_or(layers.grid);
-        layers.split_gates = self.split_gates;
-        layers.split_fused = self.split_fused;
-        layers.min_evals = self.min_evals.unwrap_or(layers.min_evals);
-        layers.max_evals = self.max_evals.or(layers.max_evals);
-        layers.max_n = self.max_n.or(layers.max_n);
-        if layers.max_evals.is_some_and(|most| most < layers.min_evals) {
-            return Err(Error::invalid("is below --min-evals").in_field("--max-evals"));
-        }
-        if options.compat == Compat::Ww077 && (self.split_gates || self.split_fused) {
-            let message = "WeightWatcher does not split tensors; leave it out with --compat";
-            return Err(Error::invalid(message).in_field("--split-gates, --split-fused"));
-        }
-        if options.compat == Compat::Ww077 && self.conv == Conv::Flatten {
-            let message = "WeightWatcher does not flatten convolutions; use pool or slices with --compat";
-            return Err(Error::invalid(message).in_field("--conv"));
-        }
-        options.method = self.method;
-        options.erg = self.erg;
-        options.mp = self.mp;
-        options.randomize = self.randomize;
-        options.vectors = self.vectors;
-        options.seed = self.seed;
-        let whole = options.need_whole_spectrum();
-        if options.method.is_randomized() && !whole.is_empty() {
-            let message = format!(
-                "the largest eigenvalues alone do not give what {} needs, the whole spectrum; leave out one or the other",
-                whole.join(", ")
-            );
-            return Err(Error::invalid(message).in_field("--method randomized"));
-        }
-        Ok(options)
-    }
-
-    /// What an operator cannot be combined with.
-    fn check_operator(&self) -> Result<()> {
-        let operator = self.conv == Conv::Operator;
-        if operator && self.compat.is_some() {
-            let message = "WeightWatcher does not take convolutions as operators (its conv2d_fft is another \
-                           thing); use pool or slices with --compat";
-            return Err(Error::invalid(message).in_field("--conv"));
-        }
-        if operator && self.vectors {
-            let message =
-                "the eigenvectors of an operator are not computed; leave it out with --conv operator";
-            return Err(Error::invalid(message).in_field("--vectors"));
-        }
-        if self.grid.is_some() && !operator {
-            return Err(Error::invalid("is the grid of --conv operator alone").in_field("--grid"));
-        }
-        Ok(())
+        self.asked().options(Naming::Flags)
     }
 }
 

@@ -4,9 +4,9 @@ use super::args::{
     AnalyzeArgs, DescribeArgs, DescribeFormat, EsdArgs, EsdFormat, Format, MeansArgs, Sort, WhatArgs,
 };
 use super::{interrupt, output, progress::Bar};
-use crate::analysis::{self, LayerInput, ModelReport, Options, Status};
+use crate::analysis::{self, Field, LayerInput, ModelReport, Naming, Options, Status};
 use crate::error::printable;
-use crate::layer::{self, Layer, SkipReason, Skipped};
+use crate::layer::{self, Layer};
 use crate::render::{self, TableOptions};
 use crate::run::{self, Model, RunOptions};
 use crate::source::{self, SourceOptions};
@@ -14,7 +14,6 @@ use crate::{Error, ErrorKind, Result, format};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use wildmatch::WildMatch;
 
 /// `spectrald analyze`.
 pub(super) fn analyze(args: &AnalyzeArgs) -> Result<ExitCode> {
@@ -121,34 +120,8 @@ fn open(uri: &str, what: &WhatArgs, options: &Options) -> Result<Model> {
         anstream::eprintln!("note: {}", printable(&format!("{}: {note}", source.uri())));
     }
     let mut layers = layer::layers(&catalog, &options.layers);
-    if !what.filters.is_empty() {
-        filter(&mut layers, &what.filters)?;
-    }
+    layer::filter(&mut layers, &what.filters, Naming::Flags.name(Field::Layers))?;
     Ok(Model { catalog, layers })
-}
-
-/// Keeps the layers that a pattern names; the others are skipped as filtered. A pattern that names nothing is a
-/// mistake worth telling.
-fn filter(layers: &mut layer::Layers, patterns: &[String]) -> Result<()> {
-    let wild: Vec<WildMatch> = patterns.iter().map(|p| WildMatch::new(p)).collect();
-    for (pattern, wild) in patterns.iter().zip(&wild) {
-        if !layers.layers.iter().any(|layer| wild.matches(&layer.name)) {
-            return Err(Error::invalid(format!("no layer matches '{pattern}'")).in_field("--layers"));
-        }
-    }
-    let all = std::mem::take(&mut layers.layers);
-    let (kept, left): (Vec<Layer>, Vec<Layer>) =
-        all.into_iter().partition(|layer| wild.iter().any(|w| w.matches(&layer.name)));
-    layers.layers = kept;
-    layers.skipped.extend(left.into_iter().map(|layer| Skipped {
-        tensor: layer.tensor,
-        layer_id: Some(layer.layer_id),
-        name: layer.name,
-        reason: SkipReason::Filtered,
-        detail: "matches no pattern of --layers".to_owned(),
-    }));
-    layers.skipped.sort_by_key(|skipped| skipped.tensor);
-    Ok(())
 }
 
 fn find<'a>(model: &'a Model, name: &str) -> Result<&'a Layer> {

@@ -32,9 +32,14 @@ pub(super) const FOREIGN_EXTENSIONS: &[&str] = &[
     ".msgpack",
 ];
 
-/// The names of the formats that are read, for error messages.
+/// The names of the formats that are read.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    READERS.iter().map(|format| format.name)
+}
+
+/// The same for error messages.
 pub(super) fn readable() -> String {
-    READERS.iter().map(|format| format.name).collect::<Vec<_>>().join(", ")
+    names().collect::<Vec<_>>().join(", ")
 }
 
 /// Recognises `file` and reads its header.

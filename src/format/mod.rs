@@ -16,6 +16,7 @@ mod safetensors;
 pub(crate) mod testing;
 
 pub use index::{Index, parse_index};
+pub use kinds::names;
 pub use limits::Limits;
 pub use model::{read_catalog, read_catalog_within};
 pub use safetensors::parse_safetensors;

@@ -16,11 +16,13 @@
 //! | `fused` | where are q, k, v, gates and halves cut |
 //! | `build` | is it within the limits; one row each |
 //! | `compat` | what would WeightWatcher 0.7.7 do |
+//! | `filter` | which of them did the user ask for |
 
 mod build;
 mod classify;
 mod compat;
 mod config;
+mod filter;
 mod fused;
 mod grid;
 mod names;
@@ -35,6 +37,7 @@ mod tests;
 
 use crate::format::Catalog;
 pub use crate::tensor::{Dequantise, MatrixView};
+pub use filter::filter;
 pub use grid::Grid;
 use serde::Serialize;
 

@@ -28,6 +28,12 @@ fn blame(kind: ErrorKind, stage: Stage) -> (Blame, &'static str) {
         ErrorKind::PermissionDenied => (Blame::World, "PERMISSION_DENIED"),
         ErrorKind::TooLarge => (Blame::World, "NEEDS_MEMORY"),
         ErrorKind::Interrupted => (Blame::World, "INTERRUPTED"),
+        ErrorKind::Unauthenticated => (Blame::World, "UNAUTHENTICATED"),
+        // Of the coordinator, through which the model is read.
+        ErrorKind::Exhausted
+        | ErrorKind::Conflict
+        | ErrorKind::FailedPrecondition
+        | ErrorKind::DeadlineExceeded => (Blame::World, "COORDINATOR"),
         ErrorKind::Changed => (Blame::Model, "MODEL_CHANGED"),
         ErrorKind::NotFound => (Blame::Model, "MODEL_GONE"),
         // The coordinator has opened the model: what this worker's settings cannot, another's may.

@@ -6,6 +6,7 @@ use crate::rpc::proto::worker::v1::{
     ListObjectsRequest, LookupRequest, ReadGramSumRequest, ReadObjectRequest, ReportRequest, ReportResponse,
     SendPartialGramRequest, SendSpectrumRequest, UnitKey,
 };
+use crate::rpc::status;
 use crate::source::ObjectIdentity;
 use crate::spectrum::{GramSum, PartialGram, PartialHead};
 use crate::{Error, ErrorKind, Result};
@@ -19,7 +20,7 @@ use tonic::metadata::AsciiMetadataValue;
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
-use tonic::{Code, Request, Status};
+use tonic::{Request, Status};
 
 /// Longest wait for an answer, or for the next message of a stream.
 const SILENCE: Duration = Duration::from_secs(30);
@@ -238,12 +239,16 @@ impl Link {
             match self.wait(wanted, call()) {
                 Ok(done) => return Ok(done),
                 Err(_) if !wanted() => return Err(stopped()),
-                Err(status) if may_pass(status.code()) => {
-                    tracing::debug!(%status, "a call to the coordinator failed and is repeated");
+                Err(status) => {
+                    let error = status::error(&status);
+                    if !may_pass(&error) {
+                        // Whatever it is, it is not the model's fault.
+                        let message = format!("the coordinator refuses what was computed: {error}");
+                        return Err(Error::new(ErrorKind::Unavailable, message));
+                    }
+                    tracing::debug!(%error, "a call to the coordinator failed and is repeated");
                     std::thread::sleep(pause.next());
                 }
-                // Whatever it is, it is not the model's fault.
-                Err(status) => return Err(Error::new(ErrorKind::Unavailable, says(&status))),
             }
         }
     }
@@ -282,12 +287,11 @@ async fn receive(
     let mut stream = within(SILENCE, client.read_object(request)).await?.into_inner();
     while let Some(message) = within(SILENCE, stream.message()).await? {
         if let Some(identity) = message.identity {
-            let crate::rpc::proto::v1::ObjectIdentity { uri, size, pin } = identity;
-            part.identity = Some(ObjectIdentity { uri, size, pin });
+            part.identity = Some(ObjectIdentity::from(identity));
         }
         let room = length.saturating_sub(part.data.len() as u64);
         if message.data.len() as u64 > room {
-            return Err(Status::data_loss(format!("more than the {length} bytes that were asked for")));
+            return Err(Status::out_of_range(format!("more than the {length} bytes that were asked for")));
         }
         part.data.extend_from_slice(&message.data);
     }
@@ -363,37 +367,18 @@ async fn within<T>(
         .unwrap_or_else(|_| Err(Status::deadline_exceeded(format!("no answer within {limit:?}"))))
 }
 
-/// Whether trying again may help.
-pub(super) fn may_pass(code: Code) -> bool {
+/// Whether trying again may help, as it may where the coordinator is started anew or the token is rotated.
+pub(super) fn may_pass(error: &Error) -> bool {
+    use ErrorKind as Kind;
     matches!(
-        code,
-        Code::Unavailable
-            | Code::DeadlineExceeded
-            | Code::ResourceExhausted
-            | Code::Aborted
-            | Code::Cancelled
-            | Code::Unknown
-            | Code::Internal
-            | Code::Unauthenticated
+        error.kind(),
+        Kind::Unavailable
+            | Kind::DeadlineExceeded
+            | Kind::Exhausted
+            | Kind::Interrupted
+            | Kind::Internal
+            | Kind::Unauthenticated
     )
-}
-
-/// What the coordinator's refusal of a model's objects means.
-pub(super) fn translate(status: &Status) -> Error {
-    let kind = match status.code() {
-        Code::NotFound => ErrorKind::NotFound,
-        Code::PermissionDenied | Code::Unauthenticated => ErrorKind::PermissionDenied,
-        Code::FailedPrecondition => ErrorKind::Changed,
-        Code::OutOfRange | Code::DataLoss => ErrorKind::Malformed,
-        Code::InvalidArgument => ErrorKind::InvalidArgument,
-        Code::Unimplemented => ErrorKind::Unsupported,
-        _ => ErrorKind::Unavailable,
-    };
-    Error::new(kind, says(status))
-}
-
-fn says(status: &Status) -> String {
-    format!("the coordinator says: {}", status.message())
 }
 
 /// The work is not wanted any more.

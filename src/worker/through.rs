@@ -2,8 +2,9 @@
 //! credentials for.
 
 use super::access::Access;
-use super::link::{Link, Passport, Pause, may_pass, stopped, translate};
+use super::link::{Link, Passport, Pause, may_pass, stopped};
 use crate::rpc::proto::worker::v1::ReadObjectRequest;
+use crate::rpc::status;
 use crate::source::{ModelSource, ObjectIdentity, ReadAt};
 use crate::{Error, ErrorKind, Result};
 use bytes::Bytes;
@@ -128,9 +129,7 @@ impl Reader {
                 }
                 (Some(status), _) => {
                     self.after(&status, (&mut refused, passport), since)?;
-                    if may_pass(status.code()) {
-                        std::thread::sleep(pause.next());
-                    }
+                    std::thread::sleep(pause.next());
                 }
             }
         }
@@ -144,9 +143,7 @@ impl Reader {
                 Ok(answer) => return Ok(answer),
                 Err(status) => {
                     self.after(&status, (&mut refused, passport), since)?;
-                    if may_pass(status.code()) {
-                        std::thread::sleep(pause.next());
-                    }
+                    std::thread::sleep(pause.next());
                 }
             }
         }
@@ -169,13 +166,22 @@ impl Reader {
         if !self.access.is_wanted() {
             return Err(stopped());
         }
-        if may_pass(status.code()) {
-            return if since.elapsed() < PATIENCE { Ok(()) } else { Err(translate(status)) };
+        let error = status::error(status);
+        if may_pass(&error) {
+            return if since.elapsed() < PATIENCE { Ok(()) } else { Err(lasting(error)) };
         }
         refused.push(passport);
         let others = self.access.passports().iter().any(|other| !refused.contains(other));
-        if others { Ok(()) } else { Err(translate(status)) }
+        if others { Ok(()) } else { Err(error) }
     }
+}
+
+/// What did not pass is the world's fault, whatever the coordinator calls it.
+fn lasting(error: Error) -> Error {
+    if error.kind() == ErrorKind::Unavailable {
+        return error;
+    }
+    Error::new(ErrorKind::Unavailable, format!("through the coordinator: {error}"))
 }
 
 fn check_same(then: &ObjectIdentity, now: &ObjectIdentity) -> Result<()> {

@@ -2,7 +2,8 @@
 
 use crate::rpc::proto::worker::v1::task_service_server::{TaskService, TaskServiceServer};
 use crate::rpc::proto::worker::v1::*;
-use crate::source::{self, ReadAt, SourceOptions};
+use crate::rpc::status::status;
+use crate::source::{self, ModelSource, SourceOptions};
 use crate::spectrum::{GramSum, PartialGram};
 use futures_util::stream::{self, StreamExt as _};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -122,9 +123,8 @@ impl Stub {
     }
 }
 
-fn object(uri: &str, name: &str) -> Result<Arc<dyn ReadAt>, Status> {
-    let source = source::open(uri, &SourceOptions::default()).map_err(|e| Status::not_found(e.to_string()))?;
-    source.open(name).map_err(|e| Status::not_found(e.to_string()))
+fn open(uri: &str) -> Result<Arc<dyn ModelSource>, Status> {
+    source::open(uri, &SourceOptions::default()).map_err(|error| status(&error))
 }
 
 #[tonic::async_trait]
@@ -175,8 +175,7 @@ impl TaskService for Stub {
     async fn list_objects(&self, request: Request<ListObjectsRequest>) -> Answer<Self::ListObjectsStream> {
         let request = request.into_inner();
         let uri = self.model(request.attempt, &request.analysis)?;
-        let source =
-            source::open(&uri, &SourceOptions::default()).map_err(|e| Status::not_found(e.to_string()))?;
+        let source = open(&uri)?;
         self.state().lists += 1;
         let is_single_file = source.is_single_file();
         let one = |name: &String| Ok(ListObjectsResponse { names: vec![name.clone()], is_single_file });
@@ -189,13 +188,11 @@ impl TaskService for Stub {
     async fn read_object(&self, request: Request<ReadObjectRequest>) -> Answer<Self::ReadObjectStream> {
         let request = request.into_inner();
         let uri = self.model(request.attempt, &request.analysis)?;
-        let object = object(&uri, &request.name)?;
+        let object = open(&uri)?.open(&request.name).map_err(|error| status(&error))?;
         self.state().reads += 1;
         self.changed.notify_waiters();
         self.gate.acquire().await.unwrap().forget();
-        let bytes = object
-            .read_at(request.begin..request.end)
-            .map_err(|e| Status::failed_precondition(e.to_string()))?;
+        let bytes = object.read_at(request.begin..request.end).map_err(|error| status(&error))?;
         let mut identity = crate::rpc::proto::v1::ObjectIdentity::from(object.identity());
         let mut state = self.state();
         identity.pin = state.pin.clone().or(identity.pin);
