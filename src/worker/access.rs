@@ -128,7 +128,12 @@ mod tests {
         let access = Arc::new(Access::default());
         let total = Arc::new(AtomicU64::new(0));
         let inner: Arc<dyn ReadAt> = Arc::new(MemoryFile::new("m", vec![0; 100]));
-        let file = |file| Metered { inner: Arc::clone(&inner), file, access: Arc::clone(&access), total: Arc::clone(&total) };
+        let file = |file| Metered {
+            inner: Arc::clone(&inner),
+            file,
+            access: Arc::clone(&access),
+            total: Arc::clone(&total),
+        };
         let used = Use::new(&access, passport(1), &Arc::default());
         let (one, two) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let first = used.watch(0, 0..50, &one);

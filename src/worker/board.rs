@@ -241,8 +241,7 @@ impl Board {
         let mut keys: Vec<(u64, u32, &str)> =
             keys.iter().map(|key| (key.attempt, key.unit, key.analysis.as_str())).collect();
         keys.sort_unstable();
-        self.results
-            .retain(|r| keys.binary_search(&(r.attempt, r.unit, r.analysis.as_str())).is_err());
+        self.results.retain(|r| keys.binary_search(&(r.attempt, r.unit, r.analysis.as_str())).is_err());
     }
 
     /// Stops leases that are not wanted any more; nothing of them is reported.
@@ -281,7 +280,8 @@ fn running(held: &Held) -> Running {
 fn short_enough(mut result: UnitResult) -> UnitResult {
     let length = result.encoded_len();
     if length > RESULT_BYTES {
-        let message = format!("its result takes {length} bytes, more than {RESULT_BYTES}: are its names that long?");
+        let message =
+            format!("its result takes {length} bytes, more than {RESULT_BYTES}: are its names that long?");
         result.outcome = Some(Outcome::Failure(UnitFailure {
             blame: Blame::Unit.into(),
             reason: "RESULT_TOO_LARGE".to_owned(),

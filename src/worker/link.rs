@@ -57,8 +57,9 @@ struct Bearer(Token);
 impl Interceptor for Bearer {
     fn call(&mut self, mut request: Request<()>) -> std::result::Result<Request<()>, Status> {
         if let Some(token) = (self.0)() {
-            let value = AsciiMetadataValue::try_from(format!("Bearer {}", token.trim()))
-                .map_err(|_| Status::unauthenticated("this worker's token has characters that are not ASCII"))?;
+            let value = AsciiMetadataValue::try_from(format!("Bearer {}", token.trim())).map_err(|_| {
+                Status::unauthenticated("this worker's token has characters that are not ASCII")
+            })?;
             request.metadata_mut().insert("authorization", value);
         }
         Ok(request)
@@ -413,7 +414,13 @@ mod tests {
 
     fn sum() -> GramSum {
         let mut sum = GramSum::new(5).unwrap();
-        let head = PartialHead { m: 5, rows: 0..10, nonzero: true, non_finite: NonFinite::default(), digest: [7; 32] };
+        let head = PartialHead {
+            m: 5,
+            rows: 0..10,
+            nonzero: true,
+            non_finite: NonFinite::default(),
+            digest: [7; 32],
+        };
         sum.add(&PartialGram { head, lower: (0..15).map(f64::from).collect() }).unwrap();
         sum
     }
@@ -441,8 +448,7 @@ mod tests {
         }
         assert!(fed(&[bytes.clone(), vec![0; 8]].concat(), bytes.len() + 8).is_err());
         let error = fed(&bytes, bytes.len() - 1).unwrap_err();
-        let expected =
-            format!("{} of {} bytes of a sum of Gram matrices came", bytes.len(), bytes.len() - 1);
+        let expected = format!("{} of {} bytes of a sum of Gram matrices came", bytes.len(), bytes.len() - 1);
         assert_eq!(error.to_string(), expected);
         assert!(Incoming::new(6).take(bytes.len() as u64, &bytes).is_err());
         let error = fed(&u64::MAX.to_le_bytes(), 8).unwrap_err();

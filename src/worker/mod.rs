@@ -110,7 +110,9 @@ fn check(options: &WorkerOptions) -> Result<()> {
         WorkerOptions { id, .. } if id.is_empty() || id.len() > 200 => wrong("id", "has 1 to 200 bytes"),
         WorkerOptions { cores: 0, .. } => wrong("cores", "a worker has at least one"),
         WorkerOptions { memory: 0, .. } => wrong("memory", "a worker needs some"),
-        WorkerOptions { report_every, .. } if report_every.is_zero() => wrong("report_every", "is above zero"),
+        WorkerOptions { report_every, .. } if report_every.is_zero() => {
+            wrong("report_every", "is above zero")
+        }
         _ => Ok(()),
     }
 }

@@ -224,8 +224,7 @@ fn check_file(planned: &v1::ObjectIdentity, held: &dyn ReadAt) -> Result<()> {
     if then.size == now.size && same_pin {
         return Ok(());
     }
-    let message =
-        format!("the plan was made from {}, which is {} now", version(&then), version(now));
+    let message = format!("the plan was made from {}, which is {} now", version(&then), version(now));
     Err(Error::new(ErrorKind::Changed, message).in_file(held.name()))
 }
 

@@ -108,7 +108,7 @@ impl Reader {
         let (mut pause, mut since) = (Pause::new(), Instant::now());
         let mut refused: Vec<Passport> = Vec::new();
         loop {
-            let passport = self.passport(&mut refused)?;
+            let passport = self.passport(&refused)?;
             let begin = range.start + whole.len() as u64;
             let Passport { attempt, analysis } = passport.clone();
             let request =
@@ -121,7 +121,11 @@ impl Reader {
                 (pause, since) = (Pause::new(), Instant::now());
             }
             // The usual case is one part, which is taken as it is; the first has room for all.
-            if whole.is_empty() { whole = part.data } else { whole.extend_from_slice(&part.data) }
+            if whole.is_empty() {
+                whole = part.data
+            } else {
+                whole.extend_from_slice(&part.data)
+            }
             match (part.error, part.identity) {
                 (None, Some(identity)) => return Ok((Bytes::from(whole), identity)),
                 (None, None) => {
@@ -138,7 +142,7 @@ impl Reader {
     fn patiently<T>(&self, mut call: impl FnMut(&Passport) -> std::result::Result<T, Status>) -> Result<T> {
         let (mut pause, since, mut refused) = (Pause::new(), Instant::now(), Vec::new());
         loop {
-            let passport = self.passport(&mut refused)?;
+            let passport = self.passport(&refused)?;
             match call(&passport) {
                 Ok(answer) => return Ok(answer),
                 Err(status) => {
@@ -150,7 +154,7 @@ impl Reader {
     }
 
     /// A lease of this model that was not refused.
-    fn passport(&self, refused: &mut Vec<Passport>) -> Result<Passport> {
+    fn passport(&self, refused: &[Passport]) -> Result<Passport> {
         let usable = self.access.passports().into_iter().rfind(|passport| !refused.contains(passport));
         usable.ok_or_else(stopped)
     }

@@ -20,17 +20,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-/// How a unit ended.
-enum Ended {
-    /// With something to report.
-    With { outcome: Outcome, has_spectrum: bool },
-    /// The coordinator knows its result already.
-    Known,
+/// How a unit ended, with something to report. `None` in its place: the coordinator knows the result already.
+struct Ended {
+    outcome: Outcome,
+    has_spectrum: bool,
 }
 
 impl Ended {
-    fn row(row: LayerResult) -> Self {
-        Self::With { outcome: Outcome::Row(row), has_spectrum: false }
+    fn with(outcome: Outcome) -> Option<Self> {
+        Some(Self { outcome, has_spectrum: false })
     }
 }
 
@@ -54,7 +52,12 @@ pub(super) fn lease(shared: &Shared, task: &Task) {
             let failed = failure(&error, Stage::Opening);
             tracing::warn!(%error, reason = failed.reason, "the model could not be opened");
             if let Some(first) = lease.units.first() {
-                finish(shared, task, first.unit, Some(result_of(lease, first.unit, Outcome::Failure(failed))));
+                finish(
+                    shared,
+                    task,
+                    first.unit,
+                    Some(result_of(lease, first.unit, Outcome::Failure(failed))),
+                );
             }
             return give_up(shared, task);
         }
@@ -67,7 +70,13 @@ pub(super) fn lease(shared: &Shared, task: &Task) {
         }
         let seconds = started.elapsed().as_secs_f64();
         let (result, goes_on) = result(lease, unit, ended);
-        tracing::debug!(unit = unit.unit, layer = unit.name, seconds, known = result.is_none(), "a unit ended");
+        tracing::debug!(
+            unit = unit.unit,
+            layer = unit.name,
+            seconds,
+            known = result.is_none(),
+            "a unit ended"
+        );
         finish(shared, task, unit.unit, result.map(|result| UnitResult { seconds, ..result }));
         if !goes_on {
             return give_up(shared, task);
@@ -91,10 +100,10 @@ fn give_up(shared: &Shared, task: &Task) {
 }
 
 /// What to report, and whether the lease goes on.
-fn result(lease: &Lease, unit: &Unit, ended: Result<Ended>) -> (Option<UnitResult>, bool) {
+fn result(lease: &Lease, unit: &Unit, ended: Result<Option<Ended>>) -> (Option<UnitResult>, bool) {
     match ended {
-        Ok(Ended::Known) => (None, true),
-        Ok(Ended::With { outcome, has_spectrum }) => {
+        Ok(None) => (None, true),
+        Ok(Some(Ended { outcome, has_spectrum })) => {
             let result = result_of(lease, unit.unit, outcome);
             (Some(UnitResult { has_spectrum, ..result }), true)
         }
@@ -125,7 +134,7 @@ struct Working<'a> {
 }
 
 impl Working<'_> {
-    fn unit(&self, unit: &Unit) -> Result<Ended> {
+    fn unit(&self, unit: &Unit) -> Result<Option<Ended>> {
         #[cfg(test)]
         (self.shared.before_unit)(unit);
         let placed = |error: Error| match self.task.lease.model.as_ref() {
@@ -139,7 +148,7 @@ impl Working<'_> {
         self.work(unit, layer).map_err(|error| placed(error.in_tensor(name)))
     }
 
-    fn work(&self, unit: &Unit, layer: &Layer) -> Result<Ended> {
+    fn work(&self, unit: &Unit, layer: &Layer) -> Result<Option<Ended>> {
         let (catalog, options) = (self.model.catalog(), &self.model.options);
         match &unit.work {
             Some(Work::Whole(_)) => self.row(unit, layer, (plan::cost(catalog, layer, options), None)),
@@ -157,20 +166,20 @@ impl Working<'_> {
     }
 
     /// The layer's row, from its bytes or from the sum of its Gram matrices.
-    fn row(&self, unit: &Unit, layer: &Layer, (cost, sum): (Cost, Option<GramSum>)) -> Result<Ended> {
+    fn row(&self, unit: &Unit, layer: &Layer, (cost, sum): (Cost, Option<GramSum>)) -> Result<Option<Ended>> {
         let mut input = match self.open(layer, cost)? {
             Opened::Ready(input) => input,
-            Opened::Failed(row) => return Ok(Ended::row(LayerResult::from(*row))),
+            Opened::Failed(row) => return Ok(Ended::with(Outcome::Row(LayerResult::from(*row)))),
         };
         input.gram = sum;
         input.keep_spectrum = self.task.lease.keep_spectra;
         input.on_digest = Some(self.lookup(unit));
         let row = match run::compute_layer(&mut input, &self.model.options)? {
-            Analysed::Known { .. } => return Ok(Ended::Known),
+            Analysed::Known { .. } => return Ok(None),
             Analysed::Row(row) => *row,
         };
         let has_spectrum = self.send_spectrum(unit, &mut input, row.digest.as_deref())?;
-        Ok(Ended::With { outcome: Outcome::Row(LayerResult::from(row)), has_spectrum })
+        Ok(Some(Ended { outcome: Outcome::Row(LayerResult::from(row)), has_spectrum }))
     }
 
     /// Asks whether the content is known, as soon as it is.
@@ -186,7 +195,7 @@ impl Working<'_> {
         Ok(true)
     }
 
-    fn shard(&self, unit: &Unit, layer: &Layer, shard: &Shard) -> Result<Ended> {
+    fn shard(&self, unit: &Unit, layer: &Layer, shard: &Shard) -> Result<Option<Ended>> {
         let rows = shard.begin..shard.end;
         let cost = plan::shard_cost(self.model.catalog(), layer, &rows);
         let mut input = match self.open(layer, cost)? {
@@ -198,15 +207,14 @@ impl Working<'_> {
                     reason: row.reason.unwrap_or_default(),
                     message: row.detail.unwrap_or_default(),
                 };
-                return Ok(Ended::With { outcome: Outcome::Failure(failure), has_spectrum: false });
+                return Ok(Ended::with(Outcome::Failure(failure)));
             }
         };
         let gram = run::compute_shard(&mut input, rows)?;
         drop(input);
         let wanted = || !is_cancelled(self.task);
         let digest = self.shared.link.send_gram(&self.key(unit), gram, &wanted)?;
-        let outcome = Outcome::Gram(GramSent { digest: digest.to_vec() });
-        Ok(Ended::With { outcome, has_spectrum: false })
+        Ok(Ended::with(Outcome::Gram(GramSent { digest: digest.to_vec() })))
     }
 
     fn open<'b>(&'b self, layer: &'b Layer, cost: Cost) -> Result<Opened<'b>> {

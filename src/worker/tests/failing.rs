@@ -43,7 +43,11 @@ async fn an_object_that_was_not_planned_fails_the_model() {
     planned.at.files[0].pin = None;
     let (failure, _) = first_failure(planned.lease(7, 0..1), near("w")).await;
     assert_eq!((failure.blame(), failure.reason.as_str()), (Blame::Model, "MODEL_CHANGED"));
-    assert!(failure.message.ends_with("model.safetensors: it was not there when the plan was made"), "{}", failure.message);
+    assert!(
+        failure.message.ends_with("model.safetensors: it was not there when the plan was made"),
+        "{}",
+        failure.message
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -151,7 +155,8 @@ async fn options_that_make_no_worker_are_refused() {
         ),
     ] {
         let channel = tonic::transport::Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
-        let error = crate::worker::run(options, channel, token(), CancellationToken::new()).await.unwrap_err();
+        let error =
+            crate::worker::run(options, channel, token(), CancellationToken::new()).await.unwrap_err();
         assert_eq!(error.to_string(), expected);
     }
 }

@@ -4,7 +4,7 @@ use super::*;
 use crate::format::testing::{Entry, safetensors};
 use crate::layer::Layers;
 use crate::rpc::proto::worker::v1::{Finish, Shard};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Mutex;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_are_those_of_one_process_read_directly_or_through_the_coordinator() {
@@ -23,7 +23,10 @@ async fn rows_are_those_of_one_process_read_directly_or_through_the_coordinator(
         assert!(state.results.iter().all(|r| r.seconds > 0.0 && !r.has_spectrum));
         let first = &state.reports[0];
         assert_eq!((first.cores, first.free_cores, first.memory_bytes), (2, 2, MEMORY));
-        assert_eq!((first.protocol, first.seen, first.algorithm_version), (1, 0, crate::analysis::ALGORITHM_VERSION));
+        assert_eq!(
+            (first.protocol, first.seen, first.algorithm_version),
+            (1, 0, crate::analysis::ALGORITHM_VERSION)
+        );
         assert!(!first.instance.is_empty() && state.reports.iter().all(|r| r.instance == first.instance));
         let bytes: u64 = state.reports.iter().map(|report| report.bytes_read).sum();
         assert!(bytes > 0, "what was read is told");
@@ -129,17 +132,13 @@ async fn leases_wait_for_memory() {
         let lease = planned.lease(attempt, 0..3);
         stub.lease(Lease { memory_bytes: MEMORY / 2 + 1, ..lease });
     }
-    let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-    let counted = Arc::clone(&most);
-    // A unit begins before the one before it ends only if two leases run.
-    let worker = work_with(&stub, near("w"), move |_| {
-        counted.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-        std::thread::yield_now();
-        now.fetch_sub(1, Ordering::SeqCst);
-    });
+    let begun = Arc::new(Mutex::new(Vec::new()));
+    let order = Arc::clone(&begun);
+    let worker = work_with(&stub, near("w"), move |unit| order.lock().unwrap().push(unit.unit));
     stub.until_results(18).await;
     worker.stop().await;
-    assert_eq!(most.load(Ordering::SeqCst), 1);
+    // Units of two leases under way would mingle.
+    assert_eq!(*begun.lock().unwrap(), [0, 1, 2].repeat(6));
     planned.check_rows(&stub.state().results);
     assert!(stub.state().reports.iter().any(|r| r.free_memory_bytes == 0 && r.running.len() > 1));
 }
@@ -207,7 +206,10 @@ async fn shards_by_two_workers_give_the_bits_of_one_process() {
     assert!(shards.len() >= 2, "{shards:?}");
     let stub = Stub::start().await;
     let (one, two) = (work(&stub, near("one")), work(&stub, far("two")));
-    stub.until("both are there", |s| s.reports.iter().any(|r| r.worker == "one") && s.reports.iter().any(|r| r.worker == "two")).await;
+    stub.until("both are there", |s| {
+        s.reports.iter().any(|r| r.worker == "one") && s.reports.iter().any(|r| r.worker == "two")
+    })
+    .await;
     for (index, rows) in shards.iter().enumerate() {
         let shard = Shard { index: index as u32, begin: rows.start, end: rows.end };
         let unit = Unit { unit: index as u32, ..planned.unit(0, Work::Shard(shard)) };
