@@ -61,6 +61,8 @@ pub mod rpc;
 
 pub mod coordinator;
 
+pub mod worker;
+
 pub mod cli;
 
 pub use error::{Error, ErrorKind, Result};

@@ -235,7 +235,7 @@ impl Asked {
             (Field::Randomize, self.randomize),
             (Field::Vectors, self.vectors),
         ];
-        asked.into_iter().filter_map(|(field, on)| on.then(|| naming.name(field))).collect()
+        asked.into_iter().filter(|(_, on)| *on).map(|(field, _)| naming.name(field)).collect()
     }
 }
 

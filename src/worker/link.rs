@@ -1,0 +1,465 @@
+//! The worker's side of every call to the coordinator but the report: blocking, for the threads that compute.
+
+use super::Token;
+use crate::rpc::proto::worker::v1::task_service_client::TaskServiceClient;
+use crate::rpc::proto::worker::v1::{
+    ListObjectsRequest, LookupRequest, ReadGramSumRequest, ReadObjectRequest, ReportRequest, ReportResponse,
+    SendPartialGramRequest, SendSpectrumRequest, UnitKey,
+};
+use crate::rpc::status;
+use crate::source::ObjectIdentity;
+use crate::spectrum::{GramSum, PartialGram, PartialHead};
+use crate::{Error, ErrorKind, Result};
+use futures_util::stream;
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::time::timeout;
+use tonic::metadata::AsciiMetadataValue;
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Channel;
+use tonic::{Request, Status};
+
+/// Longest wait for an answer, or for the next message of a stream.
+const SILENCE: Duration = Duration::from_secs(30);
+/// Longest wait for the answer to a lookup: computing is the way out.
+const LOOKUP: Duration = Duration::from_secs(2);
+/// Least bytes a second that are sent, beside the silence.
+const SLOWEST: u64 = 64 << 10;
+/// How often a thread that waits looks whether its work is still wanted.
+const LOOK: Duration = Duration::from_millis(100);
+/// Eigenvalues in one message: 256 KiB.
+const VALUES: usize = 32 << 10;
+/// Elements of a triangle in one message: 1 MiB.
+const ELEMENTS: usize = 128 << 10;
+/// Most names of objects that are taken; a directory of more is no model.
+const NAMES: usize = 1 << 20;
+/// Longest head of a sum of Gram matrices: 40 bytes a shard.
+const SUM_HEAD: u64 = 16 << 20;
+
+/// Whether the work that waits is still wanted.
+pub(super) type Wanted<'a> = &'a dyn Fn() -> bool;
+
+/// A connection to the coordinator. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Link {
+    client: TaskServiceClient<InterceptedService<Channel, Bearer>>,
+    runtime: Handle,
+    worker: String,
+}
+
+/// Adds the token to every request.
+#[derive(Clone)]
+struct Bearer(Token);
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> std::result::Result<Request<()>, Status> {
+        if let Some(token) = (self.0)() {
+            let value = AsciiMetadataValue::try_from(format!("Bearer {}", token.trim())).map_err(|_| {
+                Status::unauthenticated("this worker's token has characters that are not ASCII")
+            })?;
+            request.metadata_mut().insert("authorization", value);
+        }
+        Ok(request)
+    }
+}
+
+/// Under which lease an object is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Passport {
+    /// The lease.
+    pub(super) attempt: u64,
+    /// Its analysis.
+    pub(super) analysis: String,
+}
+
+/// What came of a range, whole or not.
+pub(super) struct Part {
+    /// The object as the answer says.
+    pub(super) identity: Option<ObjectIdentity>,
+    /// Bytes from the start of the range.
+    pub(super) data: Vec<u8>,
+    /// Why it is not whole.
+    pub(super) error: Option<Status>,
+}
+
+impl Link {
+    /// Calls are made on `runtime`, which must have threads of its own that run it.
+    pub(super) fn new(channel: Channel, token: Token, runtime: Handle, worker: String) -> Self {
+        Self { client: TaskServiceClient::with_interceptor(channel, Bearer(token)), runtime, worker }
+    }
+
+    /// The one call that is not blocking.
+    pub(super) async fn report(
+        &self,
+        request: ReportRequest,
+        limit: Duration,
+    ) -> std::result::Result<ReportResponse, Status> {
+        let mut client = self.client.clone();
+        let mut request = Request::new(request);
+        request.set_timeout(limit);
+        within(limit, client.report(request)).await.map(tonic::Response::into_inner)
+    }
+
+    /// Whether the coordinator knows the result for this content. Any failure counts as no.
+    pub(super) fn lookup(&self, unit: UnitKey, digest: &str, wanted: Wanted<'_>) -> bool {
+        let mut client = self.client.clone();
+        let request =
+            LookupRequest { worker: self.worker.clone(), unit: Some(unit), digest: digest.to_owned() };
+        let answer = self.wait(wanted, async move { within(LOOKUP, client.lookup(request)).await });
+        answer.is_ok_and(|answer| answer.into_inner().known)
+    }
+
+    /// Sends eigenvalues; they are durable when this returns.
+    pub(super) fn send_spectrum(
+        &self,
+        unit: &UnitKey,
+        (digest, values): (&str, Vec<f64>),
+        wanted: Wanted<'_>,
+    ) -> Result<()> {
+        let values: Arc<[f64]> = values.into();
+        let total = values.len();
+        self.until_done(wanted, || {
+            let (values, mut client) = (Arc::clone(&values), self.client.clone());
+            let head = SendSpectrumRequest {
+                worker: self.worker.clone(),
+                unit: Some(unit.clone()),
+                digest: digest.to_owned(),
+                total: total as u64,
+                values: Vec::new(),
+            };
+            let messages = (0..total.div_ceil(VALUES).max(1)).map(move |piece| {
+                let run = values.get(piece * VALUES..total.min((piece + 1) * VALUES)).unwrap_or_default();
+                let head = if piece == 0 { head.clone() } else { SendSpectrumRequest::default() };
+                SendSpectrumRequest { values: run.to_vec(), ..head }
+            });
+            let limit = sending(8 * total as u64);
+            async move { within(limit, client.send_spectrum(stream::iter(messages))).await.map(|_| ()) }
+        })
+    }
+
+    /// Sends a partial Gram matrix; the BLAKE3 of what was sent.
+    pub(super) fn send_gram(
+        &self,
+        unit: &UnitKey,
+        gram: PartialGram,
+        wanted: Wanted<'_>,
+    ) -> Result<[u8; 32]> {
+        let gram = Arc::new(gram);
+        let elements = gram.lower.len();
+        let length = (PartialHead::BYTES + 8 * elements) as u64;
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&gram.head.to_bytes());
+        for start in (0..elements).step_by(ELEMENTS) {
+            hasher.update(&gram.piece(start..start + ELEMENTS));
+        }
+        let digest = hasher.finalize();
+        self.until_done(wanted, || {
+            let (gram, mut client) = (Arc::clone(&gram), self.client.clone());
+            let head = SendPartialGramRequest {
+                worker: self.worker.clone(),
+                unit: Some(unit.clone()),
+                length,
+                digest: digest.as_bytes().to_vec(),
+                data: gram.head.to_bytes(),
+            };
+            let pieces = (0..elements).step_by(ELEMENTS).map(move |start| SendPartialGramRequest {
+                data: gram.piece(start..start + ELEMENTS),
+                ..SendPartialGramRequest::default()
+            });
+            let messages = stream::iter(std::iter::once(head).chain(pieces));
+            async move { within(sending(length), client.send_partial_gram(messages)).await.map(|_| ()) }
+        })?;
+        Ok(*digest.as_bytes())
+    }
+
+    /// The sum of all partial Gram matrices of a layer with this M.
+    pub(super) fn read_gram_sum(&self, unit: &UnitKey, m: u64, wanted: Wanted<'_>) -> Result<GramSum> {
+        let found = self.until_done(wanted, || {
+            let mut client = self.client.clone();
+            let request = ReadGramSumRequest { worker: self.worker.clone(), unit: Some(unit.clone()) };
+            async move {
+                let mut stream = within(SILENCE, client.read_gram_sum(request)).await?.into_inner();
+                let mut sum = Incoming::new(m);
+                while let Some(message) = within(SILENCE, stream.message()).await? {
+                    if let Err(error) = sum.take(message.length, &message.data) {
+                        return Ok(Err(error));
+                    }
+                }
+                Ok(sum.finish())
+            }
+        })?;
+        found.map_err(|e| Error::new(ErrorKind::Unavailable, format!("from the coordinator: {e}")))
+    }
+
+    /// Names of a model's objects, and whether it is a single file.
+    pub(super) fn list(
+        &self,
+        passport: &Passport,
+        wanted: Wanted<'_>,
+    ) -> std::result::Result<(Vec<String>, bool), Status> {
+        let mut client = self.client.clone();
+        let Passport { attempt, analysis } = passport.clone();
+        self.wait(wanted, async move {
+            let request = ListObjectsRequest { attempt, analysis };
+            let mut stream = within(SILENCE, client.list_objects(request)).await?.into_inner();
+            let (mut names, mut single) = (Vec::new(), false);
+            while let Some(message) = within(SILENCE, stream.message()).await? {
+                names.extend(message.names);
+                single |= message.is_single_file;
+                if names.len() > NAMES {
+                    return Err(Status::out_of_range(format!("more than {NAMES} objects")));
+                }
+            }
+            Ok((names, single))
+        })
+    }
+
+    /// As much of an object's range as comes; `buffer` has room for it and is given back filled.
+    pub(super) fn read(&self, request: ReadObjectRequest, buffer: Vec<u8>, wanted: Wanted<'_>) -> Part {
+        let mut client = self.client.clone();
+        let part = self.wait(wanted, async move {
+            let mut part = Part { identity: None, data: buffer, error: None };
+            part.error = receive(&mut client, request, &mut part).await.err();
+            Ok(part)
+        });
+        part.unwrap_or_else(|status| Part { identity: None, data: Vec::new(), error: Some(status) })
+    }
+
+    /// Calls until it succeeds, with pauses, as long as failures may pass and the work is wanted: what was computed is
+    /// not thrown away because the coordinator is away for a while.
+    fn until_done<T, F>(&self, wanted: Wanted<'_>, mut call: impl FnMut() -> F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = std::result::Result<T, Status>> + Send + 'static,
+    {
+        let mut pause = Pause::new();
+        loop {
+            match self.wait(wanted, call()) {
+                Ok(done) => return Ok(done),
+                Err(_) if !wanted() => return Err(stopped()),
+                Err(status) => {
+                    let error = status::error(&status);
+                    if !may_pass(&error) {
+                        // Whatever it is, it is not the model's fault.
+                        let message = format!("the coordinator refuses what was computed: {error}");
+                        return Err(Error::new(ErrorKind::Unavailable, message));
+                    }
+                    tracing::debug!(%error, "a call to the coordinator failed and is repeated");
+                    std::thread::sleep(pause.next());
+                }
+            }
+        }
+    }
+
+    /// Runs `call` on the runtime and waits for it, while it is wanted. May be called from any thread.
+    fn wait<T: Send + 'static>(
+        &self,
+        wanted: Wanted<'_>,
+        call: impl Future<Output = std::result::Result<T, Status>> + Send + 'static,
+    ) -> std::result::Result<T, Status> {
+        let (send, receive) = sync_channel(1);
+        let running = self.runtime.spawn(async move {
+            // Nobody waits any more if this fails.
+            let _ = send.send(call.await);
+        });
+        loop {
+            match receive.recv_timeout(LOOK) {
+                Ok(outcome) => return outcome,
+                Err(RecvTimeoutError::Disconnected) => return Err(Status::unavailable("the worker stops")),
+                Err(RecvTimeoutError::Timeout) if wanted() => {}
+                Err(RecvTimeoutError::Timeout) => {
+                    running.abort();
+                    return Err(Status::cancelled("not wanted any more"));
+                }
+            }
+        }
+    }
+}
+
+async fn receive(
+    client: &mut TaskServiceClient<InterceptedService<Channel, Bearer>>,
+    request: ReadObjectRequest,
+    part: &mut Part,
+) -> std::result::Result<(), Status> {
+    let length = request.end.saturating_sub(request.begin);
+    let mut stream = within(SILENCE, client.read_object(request)).await?.into_inner();
+    while let Some(message) = within(SILENCE, stream.message()).await? {
+        if let Some(identity) = message.identity {
+            part.identity = Some(ObjectIdentity::from(identity));
+        }
+        let room = length.saturating_sub(part.data.len() as u64);
+        if message.data.len() as u64 > room {
+            return Err(Status::out_of_range(format!("more than the {length} bytes that were asked for")));
+        }
+        part.data.extend_from_slice(&message.data);
+    }
+    if (part.data.len() as u64) < length {
+        return Err(Status::unavailable(format!("{} of {length} bytes came", part.data.len())));
+    }
+    Ok(())
+}
+
+/// A sum of Gram matrices as it arrives: 8 bytes with the length of the head, the head, the triangle.
+struct Incoming {
+    m: u64,
+    /// What was announced, and what came.
+    length: Option<u64>,
+    came: u64,
+    /// Bytes that are not yet taken: of the head, then of the element that is cut.
+    rest: Vec<u8>,
+    sum: Option<(GramSum, usize)>,
+}
+
+impl Incoming {
+    fn new(m: u64) -> Self {
+        Self { m, length: None, came: 0, rest: Vec::new(), sum: None }
+    }
+
+    fn take(&mut self, length: u64, data: &[u8]) -> Result<()> {
+        self.length.get_or_insert(length);
+        self.came += data.len() as u64;
+        self.rest.extend_from_slice(data);
+        if self.sum.is_none() {
+            let Some((head, rest)) = self.rest.split_first_chunk() else { return Ok(()) };
+            let head = u64::from_le_bytes(*head);
+            if head > SUM_HEAD {
+                return Err(Error::malformed(format!("a head of {head} bytes in a sum of Gram matrices")));
+            }
+            let Some((head, rest)) = rest.split_at_checked(head as usize) else { return Ok(()) };
+            self.sum = Some((GramSum::from_head(head, self.m)?, 0));
+            self.rest = rest.to_vec();
+        }
+        let Some((sum, elements)) = &mut self.sum else { return Ok(()) };
+        let whole = self.rest.len() / 8;
+        if whole > 0 {
+            sum.add_piece_bytes(*elements, self.rest.get(..8 * whole).unwrap_or_default())?;
+            *elements += whole;
+            self.rest.drain(..8 * whole);
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<GramSum> {
+        let announced = self.length.unwrap_or(0);
+        match self.sum {
+            Some((sum, _)) if sum.is_complete() && self.rest.is_empty() && announced == self.came => Ok(sum),
+            _ => {
+                let message = format!("{} of {announced} bytes of a sum of Gram matrices came", self.came);
+                Err(Error::malformed(message))
+            }
+        }
+    }
+}
+
+/// How long sending so many bytes may take.
+fn sending(bytes: u64) -> Duration {
+    SILENCE + Duration::from_secs(bytes / SLOWEST)
+}
+
+async fn within<T>(
+    limit: Duration,
+    call: impl Future<Output = std::result::Result<T, Status>>,
+) -> std::result::Result<T, Status> {
+    timeout(limit, call)
+        .await
+        .unwrap_or_else(|_| Err(Status::deadline_exceeded(format!("no answer within {limit:?}"))))
+}
+
+/// Whether trying again may help, as it may where the coordinator is started anew or the token is rotated.
+pub(super) fn may_pass(error: &Error) -> bool {
+    use ErrorKind as Kind;
+    matches!(
+        error.kind(),
+        Kind::Unavailable
+            | Kind::DeadlineExceeded
+            | Kind::Exhausted
+            | Kind::Interrupted
+            | Kind::Internal
+            | Kind::Unauthenticated
+    )
+}
+
+/// The work is not wanted any more.
+pub(super) fn stopped() -> Error {
+    Error::new(ErrorKind::Interrupted, "not wanted any more")
+}
+
+/// Pauses that grow, with jitter, so that many workers do not come back at once.
+pub(super) struct Pause(Duration);
+
+impl Pause {
+    const FIRST: Duration = Duration::from_millis(50);
+    const LONGEST: Duration = Duration::from_secs(3);
+
+    /// The first is 25 to 50 ms.
+    pub(super) fn new() -> Self {
+        Self(Self::FIRST)
+    }
+
+    /// Half of it is random.
+    pub(super) fn next(&mut self) -> Duration {
+        let whole = self.0;
+        self.0 = (whole * 2).min(Self::LONGEST);
+        whole / 2 + (whole / 2).mul_f64(rand::random::<f64>())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::NonFinite;
+
+    fn sum() -> GramSum {
+        let mut sum = GramSum::new(5).unwrap();
+        let head = PartialHead {
+            m: 5,
+            rows: 0..10,
+            nonzero: true,
+            non_finite: NonFinite::default(),
+            digest: [7; 32],
+        };
+        sum.add(&PartialGram { head, lower: (0..15).map(f64::from).collect() }).unwrap();
+        sum
+    }
+
+    #[test]
+    fn a_sum_arrives_whole_however_it_is_cut() {
+        let bytes = sum().to_bytes().unwrap();
+        for piece in [1, 7, 8, 50, bytes.len()] {
+            let mut incoming = Incoming::new(5);
+            bytes.chunks(piece).for_each(|data| incoming.take(bytes.len() as u64, data).unwrap());
+            assert_eq!(incoming.finish().unwrap(), sum(), "pieces of {piece}");
+        }
+    }
+
+    #[test]
+    fn a_sum_that_is_short_long_or_of_another_layer_is_refused() {
+        let bytes = sum().to_bytes().unwrap();
+        let fed = |data: &[u8], length: usize| {
+            let mut incoming = Incoming::new(5);
+            incoming.take(length as u64, data)?;
+            incoming.finish()
+        };
+        for end in 0..bytes.len() {
+            assert!(fed(&bytes[..end], bytes.len()).is_err(), "{end} bytes");
+        }
+        assert!(fed(&[bytes.clone(), vec![0; 8]].concat(), bytes.len() + 8).is_err());
+        let error = fed(&bytes, bytes.len() - 1).unwrap_err();
+        let expected = format!("{} of {} bytes of a sum of Gram matrices came", bytes.len(), bytes.len() - 1);
+        assert_eq!(error.to_string(), expected);
+        assert!(Incoming::new(6).take(bytes.len() as u64, &bytes).is_err());
+        let error = fed(&u64::MAX.to_le_bytes(), 8).unwrap_err();
+        assert!(error.to_string().starts_with("a head of 18446744073709551615 bytes"), "{error}");
+    }
+
+    #[test]
+    fn pauses_grow_to_a_bound() {
+        let mut pause = Pause::new();
+        let pauses: Vec<Duration> = (0..20).map(|_| pause.next()).collect();
+        assert!(pauses[0] >= Duration::from_millis(25) && pauses[0] <= Duration::from_millis(50));
+        assert!(pauses[19] >= Duration::from_millis(1500) && pauses[19] <= Duration::from_secs(3));
+    }
+}
