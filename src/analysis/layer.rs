@@ -12,7 +12,7 @@ use crate::fit::{self, MarchenkoPastur, MatrixShape, Mode, PowerLaw, PowerLawOpt
 use crate::format::DType;
 use crate::layer::Layer;
 use crate::metrics;
-use crate::spectrum::{self, Method, Spectrum, SpectrumOptions};
+use crate::spectrum::{self, Spectrum, SpectrumOptions};
 use crate::tensor::{Blocks, Shuffled};
 use crate::{ErrorKind, Result};
 
@@ -171,11 +171,7 @@ fn esd_columns(spectrum: &Spectrum, evals: &[f64], n: u64, mode: Mode) -> EsdCol
         rank_loss: Some(metrics::rank_loss(&roots, n) as u64),
         weak_rank_loss: Some(metrics::weak_rank_loss(evals) as u64),
         lambda_max: evals.last().copied(),
-        method: Some(match spectrum.method() {
-            Method::Gram => "gram",
-            Method::Svd => "svd",
-            Method::Randomized => "randomized",
-        }),
+        method: Some(spectrum.method().name()),
         noise_floor: Some(spectrum.noise_floor()),
     }
 }

@@ -1,13 +1,10 @@
-//! The commands.
+//! Commands that compute in this process.
 
-use super::args::{
-    AnalyzeArgs, DescribeArgs, DescribeFormat, EsdArgs, EsdFormat, Format, MeansArgs, Sort, WhatArgs,
-};
-use super::{interrupt, output, progress::Bar};
-use crate::analysis::{self, Field, LayerInput, ModelReport, Naming, Options, Status};
-use crate::error::printable;
+use super::args::{AnalyzeArgs, DescribeArgs, DescribeFormat, EsdArgs, MeansArgs, WhatArgs};
+use super::{interrupt, output, progress::Bar, reports};
+use crate::analysis::{self, Field, LayerInput, Naming, Options};
 use crate::layer::{self, Layer};
-use crate::render::{self, TableOptions};
+use crate::render::{self, Esd};
 use crate::run::{self, Model, RunOptions};
 use crate::source::{self, SourceOptions};
 use crate::{Error, ErrorKind, Result, format};
@@ -18,52 +15,17 @@ use std::sync::atomic::AtomicBool;
 /// `spectrald analyze`.
 pub(super) fn analyze(args: &AnalyzeArgs) -> Result<ExitCode> {
     let options = args.what.options()?;
-    output::check(args.output.as_deref())?;
+    output::check(args.report.output.as_deref())?;
     let run = run_options(&args.means, interrupt::flag());
-    let mut reports = Vec::new();
+    let mut found = Vec::new();
     for uri in &args.models {
         let model = open(uri, &args.what, &options)?;
         let bar = Bar::new(!args.means.quiet && output::stderr_is_terminal());
         let report = run::analyze(&model, &options, &run, &bar);
         bar.clear();
-        reports.push(report.map_err(|e| e.in_model(&model.catalog.uri))?);
+        found.push(report.map_err(|e| e.in_model(&model.catalog.uri))?);
     }
-    let text = match args.format {
-        Format::Json => render::json(&reports)?,
-        Format::Jsonl => render::jsonl(&reports)?,
-        Format::Csv => render::csv(&reports)?,
-        Format::Table => tables(&reports, args),
-    };
-    output::write(text.as_bytes(), args.output.as_deref())?;
-    Ok(verdict(&reports))
-}
-
-fn tables(reports: &[ModelReport], args: &AnalyzeArgs) -> String {
-    let options = TableOptions {
-        colour: output::stdout_has_colour(args.output.as_deref()),
-        worst_first: args.sort == Sort::Worst,
-        show_skipped: args.show_skipped,
-    };
-    reports.iter().map(|report| render::table(report, &options)).collect::<Vec<_>>().join("\n")
-}
-
-/// 2 if a layer could not be analysed for want of means (memory, a fault of ours), which the report says as well;
-/// what the numbers themselves say is a finding, not a failure.
-fn verdict(reports: &[ModelReport]) -> ExitCode {
-    let mut code = ExitCode::SUCCESS;
-    for report in reports {
-        for row in report.layers.iter().filter(|row| row.status == Status::Failed) {
-            let reason = row.reason.as_deref().unwrap_or_default();
-            if matches!(reason, "NEEDS_MEMORY" | "INTERNAL") {
-                let detail = row.detail.as_deref().unwrap_or_default();
-                let error =
-                    Error::new(ErrorKind::TooLarge, detail).in_tensor(&row.tensor).in_file(&report.model.uri);
-                anstream::eprintln!("{}: {error}", output::error_word());
-                code = ExitCode::from(2);
-            }
-        }
-    }
-    code
+    reports::print(&found, &args.report)
 }
 
 /// `spectrald describe`.
@@ -104,21 +66,22 @@ pub(super) fn esd(args: &EsdArgs) -> Result<ExitCode> {
     let mut input = LayerInput::open(&model.catalog, layer, &cancel).map_err(placed)?;
     input.threads = run.threads.min(2);
     let spectrum = analysis::layer_spectrum(&mut input, &options).map_err(placed)?;
-    let bytes = match args.format {
-        EsdFormat::Text => render::esd_text(&spectrum.pooled()).into_bytes(),
-        EsdFormat::Json => render::esd_json(&layer.name, &spectrum)?.into_bytes(),
-        EsdFormat::Npy => render::esd_npy(&spectrum.pooled())?,
+    let values = spectrum.pooled();
+    let esd = Esd {
+        layer: &layer.name,
+        method: spectrum.method().name(),
+        noise_floor: spectrum.noise_floor(),
+        eigenvalues: &values,
+        num_evals: spectrum.partial.as_ref().map(|partial| partial.order as u64),
+        errors: spectrum.partial.as_ref().map(|partial| partial.errors.as_slice()),
     };
-    output::write(&bytes, args.output.as_deref())?;
-    Ok(ExitCode::SUCCESS)
+    reports::print_esd(&esd, args.format, args.output.as_deref())
 }
 
 fn open(uri: &str, what: &WhatArgs, options: &Options) -> Result<Model> {
     let source = source::open(uri, &SourceOptions::default())?;
     let catalog = format::read_catalog(source.as_ref()).map_err(|e| e.in_model(source.uri()))?;
-    for note in &catalog.notes {
-        anstream::eprintln!("note: {}", printable(&format!("{}: {note}", source.uri())));
-    }
+    reports::note(source.uri(), &catalog.notes);
     let mut layers = layer::layers(&catalog, &options.layers);
     layer::filter(&mut layers, &what.filters, Naming::Flags.name(Field::Layers))?;
     Ok(Model { catalog, layers })

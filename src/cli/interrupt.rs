@@ -1,5 +1,6 @@
 //! Ctrl-C: the first asks the run to stop; the second, or a run that does not stop soon, ends the process.
 
+use crate::{Error, ErrorKind, Result};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
@@ -26,7 +27,7 @@ pub(super) fn flag() -> Arc<AtomicBool> {
 }
 
 async fn wait(flag: &AtomicBool, ready: Sender<()>) -> std::io::Result<()> {
-    let mut signals = Signals::listen()?;
+    let mut signals = Signals::listen_io()?;
     let _ = ready.send(());
     signals.next().await;
     flag.store(true, Ordering::SeqCst);
@@ -34,21 +35,33 @@ async fn wait(flag: &AtomicBool, ready: Sender<()>) -> std::io::Result<()> {
     std::process::exit(130)
 }
 
+impl Signals {
+    /// From now on signals do not end the process, but [`Signals::next`]. Must be called within a runtime.
+    ///
+    /// # Errors
+    /// `Internal` if there is no handler to be had.
+    pub(super) fn listen() -> Result<Self> {
+        let failed = |e| Error::new(ErrorKind::Internal, format!("cannot listen for signals: {e}"));
+        Self::listen_io().map_err(failed)
+    }
+}
+
 /// SIGINT and SIGTERM.
 #[cfg(unix)]
-struct Signals {
+pub(super) struct Signals {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
 }
 
 #[cfg(unix)]
 impl Signals {
-    fn listen() -> std::io::Result<Self> {
+    fn listen_io() -> std::io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
         Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
 
-    async fn next(&mut self) {
+    /// Waits for the next signal.
+    pub(super) async fn next(&mut self) {
         let (interrupt, terminate) = (self.interrupt.recv(), self.terminate.recv());
         futures_util::future::select(Box::pin(interrupt), Box::pin(terminate)).await;
     }
@@ -56,15 +69,16 @@ impl Signals {
 
 /// Ctrl-C.
 #[cfg(windows)]
-struct Signals(tokio::signal::windows::CtrlC);
+pub(super) struct Signals(tokio::signal::windows::CtrlC);
 
 #[cfg(windows)]
 impl Signals {
-    fn listen() -> std::io::Result<Self> {
+    fn listen_io() -> std::io::Result<Self> {
         tokio::signal::windows::ctrl_c().map(Self)
     }
 
-    async fn next(&mut self) {
+    /// Waits for the next signal.
+    pub(super) async fn next(&mut self) {
         self.0.recv().await;
     }
 }

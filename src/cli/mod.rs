@@ -8,6 +8,8 @@ mod commands;
 mod interrupt;
 mod output;
 mod progress;
+mod remote;
+mod reports;
 
 use crate::{Error, ErrorKind};
 use args::{Cli, Command};
@@ -21,6 +23,16 @@ pub fn main() -> ExitCode {
         Command::Analyze(args) => commands::analyze(args),
         Command::Describe(args) => commands::describe(args),
         Command::Esd(args) => commands::esd(args),
+        Command::Submit(args) => remote::submit(args),
+        Command::Watch(args) => remote::watch(args),
+        Command::Jobs(args) => remote::jobs(args),
+        Command::Job(args) => remote::job(args),
+        Command::Results(args) => remote::results(args),
+        Command::Spectrum(args) => remote::spectrum(args),
+        Command::Cancel(args) => remote::cancel(args),
+        Command::Workers(args) => remote::workers(args),
+        Command::Drain(args) => remote::drain(args),
+        Command::Status(args) => remote::status(args),
     };
     match outcome {
         Ok(code) => code,
@@ -36,6 +48,20 @@ fn exit_code(error: &Error) -> ExitCode {
     match error.kind() {
         ErrorKind::NothingAnalysable => ExitCode::from(3),
         ErrorKind::Interrupted => ExitCode::from(130),
-        _ => ExitCode::from(2),
+        ErrorKind::InvalidArgument
+        | ErrorKind::NotFound
+        | ErrorKind::PermissionDenied
+        | ErrorKind::Malformed
+        | ErrorKind::Unsupported
+        | ErrorKind::NonFinite
+        | ErrorKind::Changed
+        | ErrorKind::Unavailable
+        | ErrorKind::TooLarge
+        | ErrorKind::Exhausted
+        | ErrorKind::Conflict
+        | ErrorKind::FailedPrecondition
+        | ErrorKind::Unauthenticated
+        | ErrorKind::DeadlineExceeded
+        | ErrorKind::Internal => ExitCode::from(2),
     }
 }

@@ -1,6 +1,8 @@
 //! Progress on stderr: layers, bytes, the layer under way, the time left. None where stderr is no terminal.
 
+use crate::error::printable;
 use crate::layer::Layer;
+use crate::rpc::proto::v1;
 use crate::run::Observer;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -28,9 +30,32 @@ impl Bar {
         self.bar.finish_and_clear();
     }
 
+    /// Prints with the bar out of the way.
+    pub(super) fn suspend(&self, print: impl FnOnce()) {
+        self.bar.suspend(print);
+    }
+
+    /// Shows how far a coordinator's analysis is, and the layer that has got its row last.
+    pub(super) fn follow(&self, analysis: &v1::Analysis, finished: Option<String>) {
+        let progress = analysis.progress.unwrap_or_default();
+        self.bar.set_length(progress.bytes);
+        self.bar.set_position(progress.bytes_done);
+        self.bar.set_prefix(format!("{}/{}", progress.done + progress.failed, progress.layers));
+        if let Some(name) = finished {
+            self.bar.set_message(printable(&name));
+        }
+    }
+
     fn prefix(&self) {
         use std::sync::atomic::Ordering::Relaxed;
         self.bar.set_prefix(format!("{}/{}", self.layers.load(Relaxed), self.total.load(Relaxed)));
+    }
+}
+
+/// A wait that is broken off leaves no bar behind.
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.clear();
     }
 }
 
@@ -42,7 +67,7 @@ impl Observer for Bar {
     }
 
     fn started(&self, layer: &Layer) {
-        self.bar.set_message(layer.name.clone());
+        self.bar.set_message(printable(&layer.name));
     }
 
     fn finished(&self, _layer: &Layer, bytes_done: u64) {

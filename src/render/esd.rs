@@ -10,21 +10,39 @@ pub fn esd_text(eigenvalues: &[f64]) -> String {
     eigenvalues.iter().map(|value| format!("{value:?}\n")).collect()
 }
 
-/// An object with the layer's name, how the eigenvalues were found, their noise floor, and `eigenvalues`; if these
-/// are the largest alone, `num_evals`, how many there are, and `errors`, a bound for each.
+/// Eigenvalues and where they come from.
+#[derive(Debug, Clone, Copy)]
+pub struct Esd<'a> {
+    /// Name of the layer.
+    pub layer: &'a str,
+    /// How they were found: gram, svd or randomized.
+    pub method: &'a str,
+    /// Absolute error to expect of each.
+    pub noise_floor: f64,
+    /// The eigenvalues, ascending.
+    pub eigenvalues: &'a [f64],
+    /// How many the layer has, if these are the largest alone.
+    pub num_evals: Option<u64>,
+    /// A bound for the error of each, if these are the largest alone and it is known.
+    pub errors: Option<&'a [f64]>,
+}
+
+/// An object with the fields of [`Esd`]; the last two only where they are known.
 ///
 /// # Errors
 /// `Internal` if they cannot be written as JSON.
-pub fn esd_json(layer: &str, spectrum: &crate::spectrum::Spectrum) -> Result<String> {
+pub fn esd_json(esd: &Esd<'_>) -> Result<String> {
     let mut object = json!({
-        "layer": layer,
-        "method": spectrum.method(),
-        "noise_floor": spectrum.noise_floor(),
-        "eigenvalues": spectrum.pooled(),
+        "layer": esd.layer,
+        "method": esd.method,
+        "noise_floor": esd.noise_floor,
+        "eigenvalues": esd.eigenvalues,
     });
-    if let Some(partial) = &spectrum.partial {
-        object["num_evals"] = json!(partial.order);
-        object["errors"] = json!(partial.errors);
+    if let Some(num_evals) = esd.num_evals {
+        object["num_evals"] = json!(num_evals);
+    }
+    if let Some(errors) = esd.errors {
+        object["errors"] = json!(errors);
     }
     let mut text = serde_json::to_string_pretty(&object).map_err(|e| internal(&e))?;
     text.push('\n');

@@ -7,5 +7,6 @@ mod table;
 
 pub use data::{csv, json, jsonl};
 pub use describe::{DescribeRow, Description, describe_csv, describe_json, describe_rows, describe_table};
-pub use esd::{esd_json, esd_npy, esd_text};
+pub use esd::{Esd, esd_json, esd_npy, esd_text};
 pub use table::{TableOptions, table};
+pub(crate) use table::{new_table, number};

@@ -40,7 +40,8 @@ pub fn table(report: &ModelReport, options: &TableOptions) -> String {
     text
 }
 
-pub(super) fn new_table(colour: bool) -> Table {
+/// A table in the house's style: one rule, below the header.
+pub(crate) fn new_table(colour: bool) -> Table {
     let mut table = Table::new();
     table.load_style(STYLE).set_content_arrangement(ContentArrangement::Dynamic);
     if colour {
@@ -136,7 +137,7 @@ fn align(table: &mut Table) {
 }
 
 /// Four significant digits, without an exponent where that is short.
-pub(super) fn number(value: Option<f64>) -> String {
+pub(crate) fn number(value: Option<f64>) -> String {
     match value {
         None => String::new(),
         Some(0.0) => "0".to_owned(),

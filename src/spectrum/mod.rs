@@ -42,6 +42,17 @@ pub enum Method {
     Randomized,
 }
 
+impl Method {
+    /// The word of reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Gram => "gram",
+            Self::Svd => "svd",
+            Self::Randomized => "randomized",
+        }
+    }
+}
+
 /// What to compute.
 #[derive(Debug, Clone, Copy)]
 pub struct SpectrumOptions {

@@ -1,167 +1,97 @@
-//! What can be typed.
+//! What is computed, with what means, and how it is printed: shared by the commands.
 
 use crate::Result;
 use crate::analysis::{Asked, Compat, Naming, Options};
 use crate::layer::Conv;
 use crate::spectrum::MethodChoice;
 use bytesize::ByteSize;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, ValueEnum};
 use std::path::PathBuf;
-
-const EXAMPLES: &str = "\
-Examples:
-  spectrald analyze model.safetensors
-  spectrald analyze ./Llama-3-8B --format csv -o llama.csv
-  spectrald analyze s3://models/bert/ --erg --mp --randomize
-  spectrald analyze model.safetensors --compat ww-0.7.7 --format json
-  spectrald describe ./Llama-3-8B
-  spectrald esd model.safetensors encoder.layer.0.output.dense --format npy -o esd.npy
-
-Exit codes: 0 done; 2 usage, or could not complete; 3 nothing analysable; 130 interrupted.";
-
-/// Audits the weights of neural networks without data.
-#[derive(Debug, Parser)]
-#[command(name = "spectrald", version, about, long_about = None, after_help = EXAMPLES)]
-pub(super) struct Cli {
-    #[command(subcommand)]
-    pub(super) command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-pub(super) enum Command {
-    /// Analyse every weight matrix: power-law tail, norms, ranks, entropy, random-matrix baselines
-    Analyze(AnalyzeArgs),
-    /// Show what would be analysed, why the rest is skipped, and the cost; reads headers only
-    Describe(DescribeArgs),
-    /// Print the eigenvalues of one layer
-    Esd(EsdArgs),
-}
-
-#[derive(Debug, Args)]
-pub(super) struct AnalyzeArgs {
-    /// A safetensors file, a directory (Hugging Face layout), or an s3://, gs://, az:// or https:// URI of either
-    #[arg(required = true, value_name = "MODEL")]
-    pub(super) models: Vec<String>,
-    #[command(flatten)]
-    pub(super) what: WhatArgs,
-    #[command(flatten)]
-    pub(super) means: MeansArgs,
-    /// Output format
-    #[arg(long, value_enum, default_value_t)]
-    pub(super) format: Format,
-    /// Write to FILE instead of stdout; it appears whole or not at all
-    #[arg(short, long, value_name = "FILE")]
-    pub(super) output: Option<PathBuf>,
-    /// Order of the table: the model's, or the layers farthest from 2 ≤ alpha ≤ 6 first
-    #[arg(long, value_enum, default_value_t)]
-    pub(super) sort: Sort,
-    /// Table: list every skipped tensor with its reason (json and csv always do)
-    #[arg(long)]
-    pub(super) show_skipped: bool,
-}
 
 /// What is computed.
 #[derive(Debug, Args)]
-pub(super) struct WhatArgs {
+pub(in crate::cli) struct WhatArgs {
     /// Give the numbers of another tool, defects included: ww-0.7.7 (WeightWatcher 0.7.7 on a CPU)
     #[arg(long, value_name = "TOOL", value_parser = ["ww-0.7.7"])]
-    pub(super) compat: Option<String>,
+    pub(in crate::cli) compat: Option<String>,
     /// Only layers whose name matches a pattern (* and ? are wild); may be given several times
     #[arg(long = "layers", value_name = "PATTERN")]
-    pub(super) filters: Vec<String>,
+    pub(in crate::cli) filters: Vec<String>,
     /// How convolutions unfold
     #[arg(long, value_enum, default_value_t)]
-    pub(super) conv: Conv,
+    pub(in crate::cli) conv: Conv,
     /// With --conv operator: points of the input grid along each dimension of a kernel [default: 32]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=65_536))]
-    pub(super) grid: Option<u64>,
+    pub(in crate::cli) grid: Option<u64>,
     /// Recurrent weights: one layer a gate
     #[arg(long)]
-    pub(super) split_gates: bool,
+    pub(in crate::cli) split_gates: bool,
     /// Fused q/k/v and gate/up weights: one layer a part
     #[arg(long)]
-    pub(super) split_fused: bool,
+    pub(in crate::cli) split_fused: bool,
     /// How eigenvalues are found: auto (the Gram matrix, the SVD where it cannot tell), svd, randomized:K (the K
     /// largest alone) or randomized:auto (as many as certify alpha; all where that is cheaper)
     #[arg(long, default_value_t, value_name = "METHOD")]
-    pub(super) method: MethodChoice,
+    pub(in crate::cli) method: MethodChoice,
     /// The ERG (trace-log, detX) condition
     #[arg(long)]
-    pub(super) erg: bool,
+    pub(in crate::cli) erg: bool,
     /// The Marchenko-Pastur fit of the bulk
     #[arg(long)]
-    pub(super) mp: bool,
+    pub(in crate::cli) mp: bool,
     /// The permuted matrix: its spectrum, Marchenko-Pastur fit and correlation traps
     #[arg(long)]
-    pub(super) randomize: bool,
+    pub(in crate::cli) randomize: bool,
     /// Localisation of the eigenvectors
     #[arg(long)]
-    pub(super) vectors: bool,
+    pub(in crate::cli) vectors: bool,
     /// Seed of permutations and random blocks (default: from each layer's content, or its shape for blocks)
     #[arg(long, value_name = "N")]
-    pub(super) seed: Option<u64>,
+    pub(in crate::cli) seed: Option<u64>,
     /// Skip layers with fewer eigenvalues
     #[arg(long, value_name = "N")]
-    pub(super) min_evals: Option<u64>,
+    pub(in crate::cli) min_evals: Option<u64>,
     /// Skip layers with more eigenvalues
     #[arg(long, value_name = "N")]
-    pub(super) max_evals: Option<u64>,
+    pub(in crate::cli) max_evals: Option<u64>,
     /// Skip layers whose longer side is longer
     #[arg(long, value_name = "N")]
-    pub(super) max_n: Option<u64>,
+    pub(in crate::cli) max_n: Option<u64>,
 }
 
 /// With what means.
 #[derive(Debug, Args)]
-pub(super) struct MeansArgs {
+pub(in crate::cli) struct MeansArgs {
     /// Layers computed at the same time (default: the number of processors)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub(super) threads: Option<u16>,
+    pub(in crate::cli) threads: Option<u16>,
     /// Most memory that layers under way may take together, e.g. 8GiB (default: half of what is available)
     #[arg(long, value_name = "BYTES")]
-    pub(super) memory: Option<ByteSize>,
+    pub(in crate::cli) memory: Option<ByteSize>,
     /// No progress on stderr
     #[arg(short, long)]
-    pub(super) quiet: bool,
+    pub(in crate::cli) quiet: bool,
 }
 
-#[derive(Debug, Args)]
-pub(super) struct DescribeArgs {
-    /// A safetensors file, a directory (Hugging Face layout), or an s3://, gs://, az:// or https:// URI of either
-    #[arg(required = true, value_name = "MODEL")]
-    pub(super) models: Vec<String>,
-    #[command(flatten)]
-    pub(super) what: WhatArgs,
+/// How a report is printed.
+#[derive(Debug, Default, Args)]
+pub(in crate::cli) struct ReportArgs {
     /// Output format
     #[arg(long, value_enum, default_value_t)]
-    pub(super) format: DescribeFormat,
+    pub(in crate::cli) format: Format,
     /// Write to FILE instead of stdout; it appears whole or not at all
     #[arg(short, long, value_name = "FILE")]
-    pub(super) output: Option<PathBuf>,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct EsdArgs {
-    /// A model, as for analyze
-    #[arg(value_name = "MODEL")]
-    pub(super) model: String,
-    /// The layer's name, as analyze prints it, or its tensor's full name
-    #[arg(value_name = "LAYER")]
-    pub(super) layer: String,
-    #[command(flatten)]
-    pub(super) what: WhatArgs,
-    #[command(flatten)]
-    pub(super) means: MeansArgs,
-    /// Output format
+    pub(in crate::cli) output: Option<PathBuf>,
+    /// Order of the table: the model's, or the layers farthest from 2 ≤ alpha ≤ 6 first
     #[arg(long, value_enum, default_value_t)]
-    pub(super) format: EsdFormat,
-    /// Write to FILE instead of stdout; it appears whole or not at all
-    #[arg(short, long, value_name = "FILE")]
-    pub(super) output: Option<PathBuf>,
+    pub(in crate::cli) sort: Sort,
+    /// Table: list every skipped tensor with its reason (json and csv always do)
+    #[arg(long)]
+    pub(in crate::cli) show_skipped: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub(super) enum Format {
+pub(in crate::cli) enum Format {
     /// For people
     #[default]
     Table,
@@ -174,7 +104,7 @@ pub(super) enum Format {
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub(super) enum DescribeFormat {
+pub(in crate::cli) enum DescribeFormat {
     /// For people
     #[default]
     Table,
@@ -185,7 +115,7 @@ pub(super) enum DescribeFormat {
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub(super) enum EsdFormat {
+pub(in crate::cli) enum EsdFormat {
     /// One eigenvalue a line
     #[default]
     Text,
@@ -196,7 +126,7 @@ pub(super) enum EsdFormat {
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub(super) enum Sort {
+pub(in crate::cli) enum Sort {
     /// As in the model
     #[default]
     Model,
@@ -204,9 +134,18 @@ pub(super) enum Sort {
     Worst,
 }
 
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(in crate::cli) enum ListFormat {
+    /// For people
+    #[default]
+    Table,
+    /// For programs
+    Json,
+}
+
 impl WhatArgs {
     /// What was asked for.
-    pub(super) fn asked(&self) -> Asked {
+    pub(in crate::cli) fn asked(&self) -> Asked {
         Asked {
             compat: if self.compat.is_some() { Compat::Ww077 } else { Compat::None },
             layers: self.filters.clone(),
@@ -230,14 +169,16 @@ impl WhatArgs {
     ///
     /// # Errors
     /// `InvalidArgument` if options contradict each other.
-    pub(super) fn options(&self) -> Result<Options> {
+    pub(in crate::cli) fn options(&self) -> Result<Options> {
         self.asked().options(Naming::Flags)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Cli, Command};
     use super::*;
+    use clap::Parser;
 
     fn what(arguments: &[&str]) -> Result<Options> {
         let all = ["spectrald", "analyze", "model"].iter().chain(arguments);
