@@ -5,6 +5,7 @@
 
 mod args;
 mod commands;
+mod daemon;
 mod interrupt;
 mod output;
 mod progress;
@@ -33,11 +34,22 @@ pub fn main() -> ExitCode {
         Command::Workers(args) => remote::workers(args),
         Command::Drain(args) => remote::drain(args),
         Command::Status(args) => remote::status(args),
+        Command::Serve(args) => daemon::serve(args),
+        Command::Coordinator(args) => daemon::coordinator(args),
+        Command::Worker(args) => daemon::worker(args),
+        Command::Store(args) => daemon::store(args),
+        Command::Config(args) => daemon::config(args),
+        Command::Token(args) => daemon::token(args),
     };
     match outcome {
         Ok(code) => code,
         Err(error) => {
-            anstream::eprintln!("{}: {error}", output::error_word());
+            // Lists of mistakes are safe lines already; Display would make one of them.
+            let text = match error.message().contains('\n') {
+                true => error.message().to_owned(),
+                false => error.to_string(),
+            };
+            anstream::eprintln!("{}: {text}", output::error_word());
             exit_code(&error)
         }
     }

@@ -2,8 +2,7 @@
 //! answered.
 
 use super::clock;
-use super::core::{Core, decode, failure};
-use super::keys;
+use super::core::{Core, failure};
 use super::live::{Counts, Live};
 use super::planned::Planned;
 use super::rows;
@@ -394,10 +393,4 @@ pub(super) fn identity(planned: &Planned) -> v1::ModelIdentity {
 pub(super) fn is_failed_unit(row: &v1::LayerResult) -> bool {
     row.status() == LayerStatus::Failed
         && matches!(row.reason.as_deref(), Some("FAILED" | "SET_ASIDE" | "NEEDS_MEMORY" | "INTERNAL"))
-}
-
-/// Keys of the layers' work, for those who hold sums of row blocks by it.
-pub(super) fn layer_key(planned: &Planned, unit: u32) -> Option<keys::Key> {
-    let unit = planned.units.get(unit as usize)?;
-    planned.keys.get(unit.layer).copied()
 }

@@ -2,7 +2,7 @@
 
 use super::planned::Planned;
 use crate::rpc::proto::store::v1::AnalysisRecord;
-use crate::rpc::proto::v1::{self, AnalysisState};
+use crate::rpc::proto::v1;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
@@ -119,10 +119,6 @@ impl State {
         self.record.analysis.get_or_insert_with(v1::Analysis::default)
     }
 
-    pub(super) fn state(&self) -> AnalysisState {
-        self.record.analysis.as_ref().map_or(AnalysisState::Unspecified, v1::Analysis::state)
-    }
-
     fn fill(&mut self, filled: &Filled) -> bool {
         let Some(slot) = self.filled.get_mut(filled.layer).filter(|slot| !**slot) else { return false };
         *slot = true;
@@ -146,8 +142,7 @@ impl State {
 
     /// Whether every layer has its row and nobody is ending the analysis yet; whoever gets true is to end it.
     pub(super) fn is_complete(&mut self) -> bool {
-        let complete =
-            !self.closing && self.planned.is_some() && self.filled.iter().all(|&filled| filled);
+        let complete = !self.closing && self.planned.is_some() && self.filled.iter().all(|&filled| filled);
         self.closing |= complete;
         complete
     }

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Server;
+use tonic::transport::{Channel, Endpoint, Server};
 use tonic_health::ServingStatus;
 
 /// How often gauges are set and exports are thought of.
@@ -57,7 +57,11 @@ impl Coordinator {
     /// # Errors
     /// `Unavailable` if another coordinator holds the data directory or the port; `InvalidArgument` for files of the
     /// configuration that are wrong; what the store gives.
-    pub async fn start(config: &Config, metrics: Arc<Metrics>, ready: watch::Sender<Readiness>) -> Result<Self> {
+    pub async fn start(
+        config: &Config,
+        metrics: Arc<Metrics>,
+        ready: watch::Sender<Readiness>,
+    ) -> Result<Self> {
         let policy = Arc::new(Policy::from_config(&config.coordinator)?);
         let options = ListenOptions::from_config(config.coordinator.tls.as_ref(), &config.limits);
         let (listener, incoming) = Listener::bind(config.coordinator.listen, &options).await?;
@@ -82,6 +86,21 @@ impl Coordinator {
     /// The address that was bound.
     pub fn address(&self) -> SocketAddr {
         self.listener.address()
+    }
+
+    /// A connection for a worker in this process: over loopback where the port takes callers without credentials.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if it does not.
+    pub fn local_channel(&self) -> Result<Channel> {
+        if !self.policy.is_open() || self.config.coordinator.tls.is_some() {
+            let message = "a coordinator with tokens or TLS needs workers with credentials: start `spectrald \
+                           coordinator` and `spectrald worker` by themselves";
+            return Err(Error::invalid(message).in_field("serve"));
+        }
+        let address = format!("http://{}", self.address());
+        let endpoint = Endpoint::from_shared(address).map_err(|e| Error::invalid(e.to_string()))?;
+        Ok(endpoint.tcp_nodelay(true).connect_lazy())
     }
 
     /// Serves until `shutdown`, then lets calls under way end within `coordinator.shutdown_grace`.
@@ -197,7 +216,8 @@ fn open(config: &Config) -> Result<(Store, u32, String)> {
     for bad in &opened.bad {
         tracing::error!(record = ?bad, "a corrupt record was set aside");
     }
-    let last = store.get(Space::Meta, EPOCH)?.and_then(|bytes| Some(u32::from_le_bytes(bytes.try_into().ok()?)));
+    let last =
+        store.get(Space::Meta, EPOCH)?.and_then(|bytes| Some(u32::from_le_bytes(bytes.try_into().ok()?)));
     // A database that was restored may have lost the newest epoch; the wall clock is above it in any case.
     let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let clock = u32::try_from(seconds).unwrap_or(u32::MAX);

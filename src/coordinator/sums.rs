@@ -4,7 +4,7 @@
 //! Files do not outlive the process: after a restart row blocks that were not summed up are computed again.
 
 use super::keys::Key;
-use crate::spectrum::{GramSum, PartialGram, PartialHead};
+use crate::spectrum::{GramSum, PartialHead};
 use crate::{Error, ErrorKind, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -52,7 +52,9 @@ impl GramSums {
     /// Removes what a process before this one has left.
     pub(super) fn clear(&self) -> Result<()> {
         match fs::remove_dir_all(&self.folder) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(self.disk(&self.folder, &error)),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(self.disk(&self.folder, &error))
+            }
             _ => fs::create_dir_all(&self.folder).map_err(|error| self.disk(&self.folder, &error)),
         }
     }
@@ -67,7 +69,8 @@ impl GramSums {
     }
 
     /// Whether a part is there already.
-    pub(super) fn has(&self, key: &Key, shard: u32) -> bool {
+    #[cfg(test)]
+    fn has(&self, key: &Key, shard: u32) -> bool {
         self.lock().get(key).is_some_and(|layer| layer.summed || layer.parts.contains(&shard))
     }
 
@@ -193,10 +196,8 @@ impl Budget {
     fn take(&self, bytes: u64) -> Taken<'_> {
         let bytes = bytes.min(self.all);
         let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut free = self
-            .changed
-            .wait_while(free, |free| *free < bytes)
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut free =
+            self.changed.wait_while(free, |free| *free < bytes).unwrap_or_else(PoisonError::into_inner);
         *free -= bytes;
         Taken { budget: self, bytes }
     }
@@ -221,6 +222,7 @@ pub(super) fn part_bytes(m: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spectrum::PartialGram;
 
     fn part(m: u64, rows: std::ops::Range<u64>, value: f64) -> PartialGram {
         let head =

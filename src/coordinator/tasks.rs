@@ -1,10 +1,10 @@
 //! `TaskService`: the workers' side.
 
 use super::analyses::{Stream, blocking};
+use super::arrivals;
 use super::core::Core;
 use super::objects;
 use super::planned::{Planned, Work};
-use super::{arrivals, keys};
 use crate::analysis::ALGORITHM_VERSION;
 use crate::job::{Attempt, Finished, JobId, Outcome, Report, Running, Verdict, WorkerId};
 use crate::rpc::convert::options_to_proto;
@@ -185,6 +185,7 @@ async fn answer(core: &Arc<Core>, versions: &Versions, mut request: ReportReques
     let results = std::mem::take(&mut request.results);
     versions.note(&worker.0, &request.version, results.len() as u64);
     core.metrics.fetched(request.bytes_read);
+    note_speed(core, &results);
     let acknowledged = core.take_results(&worker, results).await;
     let report = report_of(worker, request, &acknowledged);
     let (reply, events) = {
@@ -209,11 +210,23 @@ async fn answer(core: &Arc<Core>, versions: &Versions, mut request: ReportReques
     }
 }
 
+/// How fast work goes, for those who plan.
+fn note_speed(core: &Core, results: &[UnitResult]) {
+    for result in results {
+        let Some((_, planned)) = core.planned(&result.analysis) else { continue };
+        if let Some(unit) = planned.units.get(result.unit as usize) {
+            core.speed.add(unit.cost.flops, result.seconds);
+        }
+    }
+}
+
 fn report_of(worker: WorkerId, request: ReportRequest, acknowledged: &[UnitKey]) -> Report {
     let running = request.running.into_iter().map(|running| {
         let Running_ { attempt, analysis, units, progress, kept } = running;
         let is_acknowledged = |unit: u32| {
-            acknowledged.iter().any(|key| key.attempt == attempt && key.unit == unit && key.analysis == analysis)
+            acknowledged
+                .iter()
+                .any(|key| key.attempt == attempt && key.unit == unit && key.analysis == analysis)
         };
         let named = |unit: &u32| (JobId(analysis.clone()), *unit);
         Running {
@@ -280,10 +293,5 @@ impl Core {
             name: planned.layer(unit)?.name.clone(),
             work: Some(work),
         })
-    }
-
-    /// The key under which the sum of a layer's parts is kept.
-    pub(super) fn sum_key(planned: &Planned, unit: u32) -> Option<keys::Key> {
-        planned.keys.get(planned.units.get(unit as usize)?.layer).copied()
     }
 }

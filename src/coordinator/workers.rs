@@ -68,6 +68,7 @@ impl Workers {
 
     fn all(&self) -> Vec<Worker> {
         let views: Vec<WorkerView> = self.core.table().workers().collect();
+        self.versions.keep(|worker| views.iter().any(|view| view.id.0 == worker));
         views.into_iter().map(|view| self.worker(view)).collect()
     }
 

@@ -1,9 +1,14 @@
 //! What can be typed.
 
+mod daemon;
 mod local;
 mod remote;
 mod what;
 
+pub(super) use daemon::{
+    ConfigCommand, ConfigCommandArgs, CoordinatorArgs, DataDir, Role, ServeArgs, StoreArgs, StoreCommand,
+    TokenArgs, WorkerArgs, WorkerMeans,
+};
 pub(super) use local::{AnalyzeArgs, DescribeArgs, EsdArgs};
 pub(super) use remote::{
     CancelArgs, DrainArgs, JobArgs, JobsArgs, ResultsArgs, ServerArgs, SpectrumArgs, SubmitArgs, SystemArgs,
@@ -21,6 +26,7 @@ Examples:
   spectrald analyze model.safetensors --compat ww-0.7.7 --format json
   spectrald describe ./Llama-3-8B
   spectrald esd model.safetensors encoder.layer.0.output.dense --format npy -o esd.npy
+  spectrald serve
   spectrald submit s3://models/bert/ --wait --format csv -o bert.csv
 
 Exit codes: 0 done; 2 usage, or could not complete; 3 nothing analysable; 130 interrupted.";
@@ -41,6 +47,12 @@ pub(super) enum Command {
     Describe(DescribeArgs),
     /// Print the eigenvalues of one layer
     Esd(EsdArgs),
+    /// A coordinator and a worker in one process, on 127.0.0.1:7600, without configuration
+    Serve(ServeArgs),
+    /// The coordinator: plans, leases, collects, remembers
+    Coordinator(CoordinatorArgs),
+    /// A worker: pulls tasks and weights, computes
+    Worker(WorkerArgs),
     /// Ask a coordinator for an analysis; prints its id, or with --wait the report
     Submit(SubmitArgs),
     /// Follow an analysis to its end
@@ -61,4 +73,10 @@ pub(super) enum Command {
     Drain(DrainArgs),
     /// Show how a coordinator stands
     Status(SystemArgs),
+    /// Verify, export, import, compact the store of a coordinator that is stopped
+    Store(StoreArgs),
+    /// Check or show a configuration
+    Config(ConfigCommandArgs),
+    /// Make a token for a client or worker
+    Token(TokenArgs),
 }

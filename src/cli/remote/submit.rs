@@ -39,7 +39,7 @@ pub(in crate::cli) fn submit(args: &SubmitArgs) -> Result<ExitCode> {
                 until_ended(&client, id, args.quiet, |_| Ok(())).await?;
                 found.push(client.report(id).await?);
             }
-            Ok(found)
+            Ok::<_, crate::Error>(found)
         };
         let mut signals = interrupt::Signals::listen()?;
         let found = tokio::select! {
