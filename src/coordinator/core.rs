@@ -42,6 +42,8 @@ pub(super) struct Core {
     order: Mutex<()>,
     /// Told when the table's deadlines may have changed.
     pub(super) wake: Notify,
+    /// Told when there is new work, for workers that have none.
+    pub(super) arrived: Notify,
     pub(super) planning: Semaphore,
     /// Held while a request id is looked up and taken.
     pub(super) creating: tokio::sync::Mutex<()>,
@@ -71,6 +73,7 @@ impl Core {
             live: Mutex::default(),
             order: Mutex::default(),
             wake: Notify::new(),
+            arrived: Notify::new(),
             planning: Semaphore::new(PLANNING_AT_ONCE),
             creating: tokio::sync::Mutex::default(),
         }
@@ -163,7 +166,9 @@ impl Core {
 
     /// Does what the table says has changed.
     pub(super) fn follow_up(self: &Arc<Self>, events: Vec<Event>) {
+        let mut waits_again = false;
         for event in events {
+            waits_again |= matches!(event, Event::UnitRequeued { .. });
             match event {
                 Event::UnitStarted { job, .. } => self.started(&job),
                 Event::UnitFailed { job, unit, reason } => self.unit_failed(&job, unit, "FAILED", reason),
@@ -184,6 +189,9 @@ impl Core {
             }
         }
         self.wake.notify_one();
+        if waits_again {
+            self.arrived.notify_waiters();
+        }
     }
 
     fn started(&self, job: &JobId) {

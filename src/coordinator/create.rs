@@ -239,6 +239,7 @@ impl Core {
             table.take_events()
         };
         self.follow_up(events);
+        self.arrived.notify_waiters();
         Ok(())
     }
 }

@@ -187,6 +187,7 @@ async fn answer(core: &Arc<Core>, versions: &Versions, mut request: ReportReques
     core.metrics.fetched(request.bytes_read);
     note_speed(core, &results);
     let acknowledged = core.take_results(&worker, results).await;
+    let held = hold(core, &request).await;
     let report = report_of(worker, request, &acknowledged);
     let (reply, events) = {
         let mut table = core.table();
@@ -205,9 +206,27 @@ async fn answer(core: &Arc<Core>, versions: &Versions, mut request: ReportReques
         leases,
         cancelled: reply.cancelled.into_iter().map(|attempt| attempt.0).collect(),
         acknowledged,
-        report_after_ms: u32::try_from(core.settings.report_every.as_millis()).unwrap_or(u32::MAX),
+        report_after_ms: match held {
+            true => 1,
+            false => u32::try_from(core.settings.report_every.as_millis()).unwrap_or(u32::MAX),
+        },
         skip: skip.collect(),
     }
+}
+
+/// Keeps the answer to a worker that has nothing to do until there is work, or its next report would be due. Whether
+/// it was kept.
+async fn hold(core: &Core, request: &ReportRequest) -> bool {
+    let is_idle = request.running.is_empty() && request.free_cores > 0 && !request.draining;
+    let arrived = core.arrived.notified();
+    tokio::pin!(arrived);
+    arrived.as_mut().enable();
+    if !is_idle || core.table().totals().waiting_flops > 0 {
+        return false;
+    }
+    // Either way the worker is answered.
+    let _ = tokio::time::timeout(core.settings.report_every, arrived).await;
+    true
 }
 
 /// How fast work goes, for those who plan.

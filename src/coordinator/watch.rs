@@ -67,14 +67,28 @@ impl Watching {
 
     /// Until something happens that was not told.
     async fn pause(&mut self) {
-        let Some((_, news)) = &mut self.live else { return };
+        let Some((live, news)) = &mut self.live else { return };
         if std::mem::take(&mut self.first) {
             news.borrow_and_update();
             return;
         }
-        tokio::time::sleep(PAUSE).await;
-        // The sender lives as long as the analysis that is held here.
-        let _ = tokio::time::timeout(HEARTBEAT, news.changed()).await;
+        let quiet = tokio::time::sleep(PAUSE);
+        tokio::pin!(quiet);
+        let mut has_news = false;
+        loop {
+            // The sender lives as long as the analysis that is held here.
+            tokio::select! {
+                () = &mut quiet => break,
+                _ = news.changed() => has_news = true,
+            }
+            // The end is told at once.
+            if has_ended(live.lock().analysis().state()) {
+                return;
+            }
+        }
+        if !has_news {
+            let _ = tokio::time::timeout(HEARTBEAT, news.changed()).await;
+        }
         news.borrow_and_update();
     }
 
