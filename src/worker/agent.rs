@@ -99,7 +99,8 @@ enum Unanswered {
 /// The worker's loop.
 pub(super) struct Agent {
     shared: Arc<Shared>,
-    instance: String,
+    /// When this process's worker was started, in milliseconds since 1970.
+    session: u64,
     /// Until when leases may go on, once the shutdown was asked for.
     grace: Option<Instant>,
     /// Whether what was left has been handed back.
@@ -131,7 +132,7 @@ impl Agent {
     pub(super) fn new(shared: Shared) -> Self {
         Self {
             shared: Arc::new(shared),
-            instance: uuid::Uuid::new_v4().to_string(),
+            session: milliseconds(),
             grace: None,
             handed_back: false,
             said_farewell: false,
@@ -143,7 +144,7 @@ impl Agent {
     pub(super) async fn run(mut self, shutdown: &CancellationToken) -> Result<()> {
         let options = &self.shared.options;
         let (cores, memory) = (options.cores, options.memory);
-        tracing::info!(worker = options.id, instance = self.instance, cores, memory, "the worker starts");
+        tracing::info!(worker = options.id, session = self.session, cores, memory, "the worker starts");
         loop {
             if shutdown.is_cancelled() && self.drained() {
                 return Ok(());
@@ -199,12 +200,19 @@ impl Agent {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             algorithm_version: ALGORITHM_VERSION,
             worker: shared.options.id.clone(),
-            instance: self.instance.clone(),
+            session: self.session,
             ..report.request
         };
         let draining = request.draining;
         let limit = self.deadline().map_or(ANSWER, |end| ANSWER.min(end.duration_since(Instant::now())));
         match shared.link.report(request, limit.max(BATCH)).await {
+            Ok(answer) if answer.sequence == 0 => {
+                let message = format!(
+                    "it ignores this worker: has another of the name '{}' been started later?",
+                    shared.options.id
+                );
+                Err(Unanswered::ForNow(Status::aborted(message)))
+            }
             Ok(answer) => {
                 self.said_farewell = draining;
                 Ok((answer, report.is_cut))
@@ -282,6 +290,11 @@ impl Away {
     fn is_long(&self, now: Instant) -> bool {
         now - self.since >= FAREWELL
     }
+}
+
+fn milliseconds() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 fn another_version(status: &Status) -> Error {
