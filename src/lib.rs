@@ -47,7 +47,19 @@ pub mod run;
 
 pub mod render;
 
+pub mod store;
+
+pub mod job;
+
+pub mod telemetry;
+
+pub mod config;
+
+pub mod guard;
+
 pub mod rpc;
+
+pub mod coordinator;
 
 pub mod worker;
 

@@ -26,6 +26,6 @@ pub use report::{
     MpColumns, NormColumns, PartialColumns, RandomColumns, SCHEMA_VERSION, Status, Timings, Tool,
     VectorColumns,
 };
-pub use rows::{failed_row, skipped_row};
+pub use rows::{adopted_row, described_row, failed_row, row_for_others, skipped_row};
 pub use shard::{shard_gram, shards_of};
 pub use summary::{Summary, Worst, distance_from_range, summarize};

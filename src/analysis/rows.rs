@@ -8,7 +8,7 @@ use crate::layer::{Layer, Skipped};
 use crate::{Error, ErrorKind};
 
 /// A row that describes the layer and has no numbers yet.
-pub(super) fn described_row(catalog: &Catalog, layer: &Layer) -> LayerReport {
+pub fn described_row(catalog: &Catalog, layer: &Layer) -> LayerReport {
     let tensor = catalog.tensors.get(layer.tensor);
     let (rows, cols) = layer.matrix_shape();
     LayerReport {
@@ -30,6 +30,47 @@ pub(super) fn described_row(catalog: &Catalog, layer: &Layer) -> LayerReport {
         block: layer.block,
         ..LayerReport::default()
     }
+}
+
+/// A known result as the row of another layer with the same content: the numbers are the result's, what describes the
+/// layer is the layer's own. `known` is of [`row_for_others`].
+pub fn adopted_row(catalog: &Catalog, layer: &Layer, known: LayerReport) -> LayerReport {
+    let own = described_row(catalog, layer);
+    // A failure's text takes the place of the note, other texts follow it.
+    let detail = match known.status {
+        Status::Success => {
+            [own.detail, known.detail].into_iter().flatten().reduce(|a, b| format!("{a}; {b}"))
+        }
+        _ => known.detail,
+    };
+    LayerReport {
+        layer_id: own.layer_id,
+        name: own.name,
+        longname: own.longname,
+        layer_type: own.layer_type,
+        n: own.n,
+        m: own.m,
+        rf: own.rf,
+        q: own.q,
+        slice_id: own.slice_id,
+        detail,
+        tensor: own.tensor,
+        dtype: own.dtype,
+        shape: own.shape,
+        parameters: own.parameters,
+        role: own.role,
+        block: own.block,
+        ..known
+    }
+}
+
+/// What of a layer's row is a matter of its content: without the note on the layer.
+pub fn row_for_others(layer: &Layer, mut row: LayerReport) -> LayerReport {
+    if let (Status::Success, Some(note), Some(detail)) = (row.status, &layer.note, &row.detail) {
+        let rest = detail.strip_prefix(note.as_str()).map(|rest| rest.trim_start_matches("; ").to_owned());
+        row.detail = rest.filter(|rest| !rest.is_empty());
+    }
+    row
 }
 
 /// A row for a layer whose analysis failed before it had a spectrum.

@@ -76,3 +76,74 @@ fn fault(panic: &(dyn std::any::Any + Send)) -> Error {
     let text = text.unwrap_or_else(|| "panic".to_owned());
     Error::new(ErrorKind::Internal, format!("internal fault: {text}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::DType;
+    use crate::layer::layers;
+    use crate::layer::testing::{catalog, tensor};
+    use crate::source::{ObjectIdentity, ReadAt};
+    use bytes::Bytes;
+    use std::sync::Arc;
+
+    /// Gives zeros, or panics.
+    struct Zeros {
+        identity: ObjectIdentity,
+        panics: bool,
+    }
+
+    impl ReadAt for Zeros {
+        fn name(&self) -> &str {
+            "zeros"
+        }
+        fn identity(&self) -> &ObjectIdentity {
+            &self.identity
+        }
+        fn read_at(&self, range: Range<u64>) -> Result<Bytes> {
+            assert!(!self.panics, "a fault");
+            Ok(vec![0; (range.end - range.start) as usize].into())
+        }
+    }
+
+    fn model(shape: [u64; 2], panics: bool) -> (Catalog, Layer) {
+        let mut catalog = catalog(vec![tensor("a.weight", DType::F32, &shape)], None);
+        let identity = ObjectIdentity { uri: "zeros".to_owned(), size: u64::MAX, pin: None };
+        catalog.files.push(Arc::new(Zeros { identity, panics }));
+        let layer = layers(&catalog, &Options::default().layers).layers.remove(0);
+        (catalog, layer)
+    }
+
+    fn means(memory: u64) -> RunOptions {
+        RunOptions { threads: 1, memory, cancel: Arc::default() }
+    }
+
+    fn opened<'a>(model: &'a (Catalog, Layer), memory: u64) -> Opened<'a> {
+        let (catalog, layer) = model;
+        open_layer(catalog, layer, &Options::default(), 1000, &means(memory)).unwrap()
+    }
+
+    #[test]
+    fn a_layer_above_the_memory_is_a_row_before_a_byte_is_read() {
+        let model = model([40, 30], true);
+        let Opened::Failed(row) = opened(&model, 999) else { panic!("it was opened") };
+        assert_eq!(row.reason.as_deref(), Some("NEEDS_MEMORY"));
+        let said = "needs 1000 B, more than the 999 B that --memory allows";
+        assert_eq!(row.detail.as_deref(), Some(said));
+    }
+
+    #[test]
+    fn a_panic_is_a_row_of_the_layer_and_an_error_of_a_shard() {
+        let small = model([40, 30], false);
+        let Opened::Ready(mut input) = opened(&small, 1000) else { panic!("it was not opened") };
+        input.on_digest = Some(Box::new(|digest| panic!("at {}", digest.len())));
+        let row = compute_layer(&mut input, &Options::default()).unwrap().into_row().unwrap();
+        assert_eq!(row.detail.as_deref(), Some("internal fault: at 64"));
+        assert_eq!(row.reason.as_deref(), Some("INTERNAL"));
+        let tall = model([262_144, 640], true);
+        let Opened::Ready(mut input) = opened(&tall, 1000) else { panic!("it was not opened") };
+        let error = compute_shard(&mut input, 24_576..49_152).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Internal);
+        assert_eq!(error.to_string(), "internal fault: a scoped thread panicked");
+    }
+}

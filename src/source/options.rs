@@ -32,6 +32,9 @@ pub struct SourceOptions {
     /// all credentials of the environment aside. For HTTP the keys are object_store's client settings
     /// (`proxy_url`, `user_agent`, …).
     pub store_config: Vec<(String, String)>,
+    /// Whether a store may send us elsewhere (default yes: Hugging Face does). A service that reads what others name
+    /// must not be led to addresses that they could not name.
+    pub follow_redirects: bool,
 }
 
 impl SourceOptions {
@@ -58,6 +61,7 @@ impl Default for SourceOptions {
             parallel_ranges: 4,
             connections: 16,
             store_config: Vec::new(),
+            follow_redirects: true,
         }
     }
 }
@@ -77,6 +81,7 @@ impl fmt::Debug for SourceOptions {
             .field("parallel_ranges", &self.parallel_ranges)
             .field("connections", &self.connections)
             .field("store_config", &keys)
+            .field("follow_redirects", &self.follow_redirects)
             .finish()
     }
 }

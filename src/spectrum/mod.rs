@@ -25,7 +25,7 @@ pub use packed::triangle;
 pub use partial_gram::{PartialGram, PartialHead};
 pub use randomized::Partial;
 
-use crate::tensor::Blocks;
+use crate::tensor::{Blocks, block_rows};
 use crate::{Error, ErrorKind, Result};
 use faer::Mat;
 use serde::Serialize;
@@ -206,10 +206,13 @@ pub fn eigenvectors(blocks: &mut dyn Blocks, visit: &mut dyn FnMut(Eigenvectors)
     Ok(())
 }
 
-/// Peak memory in bytes while the Gram matrix of a layer that is cut in shards is summed: that of a shard, and the sum.
+/// Peak memory in bytes while the Gram matrix of a layer that is cut in shards is summed, beside the streamed blocks:
+/// that of a shard, a block transposed, and the sum.
 pub fn sharded_gram_bytes(m: u64) -> u64 {
     let square = m.saturating_mul(m).saturating_mul(8);
-    square.saturating_add(triangle(m).unwrap_or(u64::MAX).saturating_mul(8))
+    let block = (block_rows(usize::try_from(m).unwrap_or(usize::MAX), 1) as u64).saturating_mul(m);
+    let sum = triangle(m).unwrap_or(u64::MAX);
+    square.saturating_add(block.saturating_add(sum).saturating_mul(8))
 }
 
 /// Peak memory in bytes of [`spectrum`] or [`largest`], whichever `method` leads to, for `count` matrices of N × M
@@ -244,7 +247,7 @@ pub fn flops_of(count: u64, n: u64, m: u64, method: MethodChoice) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tensor::{Block, Layout, block_rows};
+    use crate::tensor::{Block, Layout};
     use rand::{RngExt, SeedableRng};
     use rand_chacha::ChaCha8Rng;
 

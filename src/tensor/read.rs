@@ -476,6 +476,58 @@ mod tests {
         assert_ne!(digest("a", (60, 50), 3000), digest("a", (60, 49), 3000));
     }
 
+    /// What docs/metrics.md says of the digest, put together by hand.
+    fn digest_of(version: &str, shape: [u64; 2], content: &[&[u8]]) -> String {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(format!("spectrald layer content {version}\0F8_E5M2").as_bytes());
+        for n in [0, shape[0], shape[1], shape[1], 1] {
+            hasher.update(&n.to_le_bytes());
+        }
+        content.iter().for_each(|bytes| {
+            hasher.update(bytes);
+        });
+        hasher.finalize().to_hex().to_string()
+    }
+
+    #[test]
+    fn the_digest_of_a_layer_in_shards_is_made_of_theirs() {
+        for (rows, cols) in [(2000, 1344), (11_620, 1344)] {
+            let bytes: Vec<u8> = (0..rows * cols).map(|i| (i % 0x7b) as u8).collect();
+            let range = 0..bytes.len() as u64;
+            let shape = vec![rows, cols];
+            let tensor = Tensor { name: "t".to_owned(), dtype: DType::F8E5M2, shape, file: 0, range };
+            let file = Arc::new(MemoryFile::new("m", bytes.clone()));
+            let views = vec![view(0, (rows, cols), (cols, 1))];
+            let open =
+                || LayerReader::new(file.clone(), tensor.clone(), views.clone(), ReadOptions::default());
+            let mut reader = open();
+            reader.stream(&mut |_, _| Ok(())).unwrap();
+            let Some(shards) = shards(&views) else {
+                assert_eq!(reader.digest(), Some(digest_of("v1", [rows, cols], &[&bytes])));
+                continue;
+            };
+            let of = |rows: &Range<u64>| &bytes[(rows.start * cols) as usize..(rows.end * cols) as usize];
+            let hashes: Vec<[u8; 32]> = shards.iter().map(|rows| blake3::hash(of(rows)).into()).collect();
+            let content: Vec<&[u8]> = hashes.iter().map(|hash| &hash[..]).collect();
+            assert_eq!(reader.digest(), Some(digest_of("v2", [rows, cols], &content)));
+            let mut reader = open();
+            reader.adopt(&hashes, NonFinite::default()).unwrap();
+            assert_eq!(reader.digest(), Some(digest_of("v2", [rows, cols], &content)), "adopted");
+            file.reads.lock().unwrap().clear();
+            let mut seen = 0;
+            let read = open()
+                .stream_shard(&shards[1], &mut |_, block| {
+                    seen += block.rows as u64;
+                    Ok(())
+                })
+                .unwrap();
+            assert_eq!((read.digest, seen), (hashes[1], shards[1].end - shards[1].start));
+            let reads = file.reads.lock().unwrap().clone();
+            assert_eq!((reads[0].start, reads[reads.len() - 1].end), (5760 * cols, 11_520 * cols));
+            assert!(reads.windows(2).all(|pair| pair[0].end == pair[1].start), "its bytes, once");
+        }
+    }
+
     #[test]
     fn not_finite_elements_are_counted_over_the_whole_layer() {
         let mut values = vec![1.0f32; 5000];

@@ -1,0 +1,6 @@
+//! Tests of who may, over real connections.
+
+mod deadlines;
+mod listening;
+mod policies;
+mod uris;
