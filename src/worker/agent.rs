@@ -207,6 +207,8 @@ impl Agent {
         let limit = self.deadline().map_or(ANSWER, |end| ANSWER.min(end.duration_since(Instant::now())));
         match shared.link.report(request, limit.max(BATCH)).await {
             Ok(answer) if answer.sequence == 0 => {
+                // Whoever bears the name now has the work.
+                shared.board().cancel(&answer.cancelled);
                 let message = format!(
                     "it ignores this worker: has another of the name '{}' been started later?",
                     shared.options.id

@@ -116,7 +116,7 @@ impl Board {
     pub(super) fn next(&mut self) -> Option<Task> {
         loop {
             let attempt = *self.waiting.front()?;
-            let Some(held) = self.held.get(&attempt) else {
+            let Some(held) = self.held.get(&attempt).filter(|held| !held.left.is_empty()) else {
                 self.waiting.pop_front();
                 continue;
             };
@@ -210,7 +210,7 @@ impl Board {
     pub(super) fn free(&self) -> (usize, u64) {
         let waiting = self.waiting.iter().filter_map(|attempt| self.held.get(attempt));
         let (mut leases, mut bytes) = (self.busy.len(), self.busy.values().sum::<u64>());
-        for held in waiting {
+        for held in waiting.filter(|held| !held.left.is_empty()) {
             leases += 1;
             bytes = bytes.saturating_add(held.task.lease.memory_bytes);
         }
@@ -233,7 +233,9 @@ impl Board {
         let is_cut = results.len() < self.results.len();
         let mut running: BTreeMap<u64, Running> =
             self.held.iter().map(|(&attempt, held)| (attempt, running(held))).collect();
-        for result in &self.results {
+        // A unit in neither list has been handed back.
+        let kept = self.results.iter().filter(|r| !matches!(r.outcome, Some(Outcome::Returned(_))));
+        for result in kept {
             running.entry(result.attempt).and_modify(|running| running.kept.push(result.unit));
         }
         let request = ReportRequest {
@@ -251,7 +253,7 @@ impl Board {
         Report { request, is_cut }
     }
 
-    /// Takes the answer to the last report.
+    /// Takes the answer to the last report. There is one report at a time, so that answers come in order.
     pub(super) fn answered(&mut self, answer: ReportResponse) {
         self.bytes_told = self.bytes_sent;
         self.seen = answer.sequence;
@@ -286,7 +288,7 @@ impl Board {
     }
 
     /// Stops leases that are not wanted any more; nothing of them is reported.
-    fn cancel(&mut self, attempts: &[u64]) {
+    pub(super) fn cancel(&mut self, attempts: &[u64]) {
         for attempt in attempts {
             if let Some(held) = self.held.remove(attempt) {
                 held.stop();
@@ -470,7 +472,9 @@ mod tests {
         assert!(report.draining && report.free_cores == 0 && report.free_memory_bytes == 0);
         board.finish(5, 1, row(&held, 1));
         board.hand_back_all();
+        board.end(5);
         assert!(task.cancel.load(Ordering::Relaxed));
+        assert!(board.next().is_none(), "6 has nothing left to do");
         board.accept(lease(7, 1, &[4]));
         let report = board.report(0).request;
         assert!(report.running.iter().all(|running| running.units.is_empty()));

@@ -14,6 +14,7 @@ use crate::rpc::proto::worker::v1::unit_result::Outcome;
 use crate::rpc::proto::worker::v1::{GramSent, Lease, Shard, Unit, UnitFailure, UnitKey, UnitResult};
 use crate::run::{self, Opened, RunOptions};
 use crate::spectrum::GramSum;
+use crate::telemetry::propagate;
 use crate::{Error, ErrorKind, Result};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -41,6 +42,7 @@ pub(super) fn lease(shared: &Shared, task: &Task) {
         analysis = %lease.analysis,
         units = lease.units.len(),
     );
+    propagate::set_parent(&span, &lease.traceparent);
     let _entered = span.enter();
     if is_cancelled(task) {
         return;
