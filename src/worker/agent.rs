@@ -99,7 +99,7 @@ enum Unanswered {
 /// The worker's loop.
 pub(super) struct Agent {
     shared: Arc<Shared>,
-    /// The wall clock at the start, in milliseconds: tells processes of one name apart.
+    /// When this process's worker was started, in milliseconds since 1970.
     session: u64,
     /// Until when leases may go on, once the shutdown was asked for.
     grace: Option<Instant>,
@@ -132,7 +132,7 @@ impl Agent {
     pub(super) fn new(shared: Shared) -> Self {
         Self {
             shared: Arc::new(shared),
-            session: session(),
+            session: milliseconds(),
             grace: None,
             handed_back: false,
             said_farewell: false,
@@ -206,6 +206,15 @@ impl Agent {
         let draining = request.draining;
         let limit = self.deadline().map_or(ANSWER, |end| ANSWER.min(end.duration_since(Instant::now())));
         match shared.link.report(request, limit.max(BATCH)).await {
+            Ok(answer) if answer.sequence == 0 => {
+                // Whoever bears the name now has the work.
+                shared.board().cancel(&answer.cancelled);
+                let message = format!(
+                    "it ignores this worker: has another of the name '{}' been started later?",
+                    shared.options.id
+                );
+                Err(Unanswered::ForNow(Status::aborted(message)))
+            }
             Ok(answer) => {
                 self.said_farewell = draining;
                 Ok((answer, report.is_cut))
@@ -279,15 +288,15 @@ impl Agent {
     }
 }
 
-fn session() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
 impl Away {
     fn is_long(&self, now: Instant) -> bool {
         now - self.since >= FAREWELL
     }
+}
+
+fn milliseconds() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 fn another_version(status: &Status) -> Error {

@@ -6,7 +6,7 @@ use crate::rpc::proto::worker::v1::{
     Lease, ReportRequest, ReportResponse, Returned, Running, UnitFailure, UnitKey, UnitResult,
 };
 use prost::Message as _;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -26,10 +26,22 @@ pub(super) struct Task {
     pub(super) progress: Arc<AtomicU64>,
 }
 
+/// A lease until each of its units has ended and its result is acknowledged.
 struct Held {
     task: Task,
     /// Units that have not ended.
     left: VecDeque<u32>,
+    /// The unit that is computed, and what stops it.
+    under_way: Option<(u32, Arc<AtomicBool>)>,
+}
+
+impl Held {
+    fn stop(&self) {
+        self.task.cancel.store(true, Ordering::Relaxed);
+        if let Some((_, stop)) = &self.under_way {
+            stop.store(true, Ordering::Relaxed);
+        }
+    }
 }
 
 /// A report to send.
@@ -46,7 +58,7 @@ pub(super) struct Board {
     memory: u64,
     seen: u64,
     draining: bool,
-    /// Leases with units that have not ended, by attempt.
+    /// Leases with units that have not ended or results that are not acknowledged, by attempt.
     held: BTreeMap<u64, Held>,
     /// Leases that have not started, in the order in which they came.
     waiting: VecDeque<u64>,
@@ -80,14 +92,13 @@ impl Board {
     /// be done here end at once.
     pub(super) fn accept(&mut self, lease: Lease) {
         let attempt = lease.attempt;
-        let has_results = self.results.iter().any(|result| result.attempt == attempt);
-        if has_results || self.held.contains_key(&attempt) || self.busy.contains_key(&attempt) {
+        if self.held.contains_key(&attempt) || self.busy.contains_key(&attempt) {
             return;
         }
         let (needed, memory) = (lease.memory_bytes, self.memory);
         let left = lease.units.iter().map(|unit| unit.unit).collect();
         let task = Task { lease: Arc::new(lease), cancel: Arc::default(), progress: Arc::default() };
-        self.held.insert(attempt, Held { task, left });
+        self.held.insert(attempt, Held { task, left, under_way: None });
         if self.draining {
             self.hand_back(attempt);
         } else if needed > memory {
@@ -105,7 +116,7 @@ impl Board {
     pub(super) fn next(&mut self) -> Option<Task> {
         loop {
             let attempt = *self.waiting.front()?;
-            let Some(held) = self.held.get(&attempt) else {
+            let Some(held) = self.held.get(&attempt).filter(|held| !held.left.is_empty()) else {
                 self.waiting.pop_front();
                 continue;
             };
@@ -118,6 +129,14 @@ impl Board {
             self.busy.insert(attempt, needed);
             return Some(held.task.clone());
         }
+    }
+
+    /// A unit begins: what stops it, or `None` if it is not wanted any more.
+    pub(super) fn begin(&mut self, attempt: u64, unit: u32) -> Option<Arc<AtomicBool>> {
+        let held = self.held.get_mut(&attempt).filter(|held| held.left.contains(&unit))?;
+        let stop = Arc::new(AtomicBool::new(false));
+        held.under_way = Some((unit, Arc::clone(&stop)));
+        Some(stop)
     }
 
     /// A unit has ended: with a result to report, or without one, if the coordinator knows it. Ignored if the lease
@@ -147,7 +166,7 @@ impl Board {
         let attempts: Vec<u64> = self.held.keys().copied().collect();
         for attempt in attempts {
             if let Some(held) = self.held.get(&attempt) {
-                held.task.cancel.store(true, Ordering::Relaxed);
+                held.stop();
             }
             self.hand_back(attempt);
         }
@@ -159,13 +178,15 @@ impl Board {
     }
 
     fn end_all(&mut self, attempt: u64, outcome: &Outcome) {
-        let Some(held) = self.held.remove(&attempt) else { return };
+        let Some(held) = self.held.get_mut(&attempt) else { return };
         let lease = &held.task.lease;
-        self.results.extend(held.left.iter().map(|&unit| result_of(lease, unit, outcome.clone())));
+        self.results.extend(held.left.drain(..).map(|unit| result_of(lease, unit, outcome.clone())));
+        self.forget_if_ended(attempt);
     }
 
     fn forget_if_ended(&mut self, attempt: u64) {
-        if self.held.get(&attempt).is_some_and(|held| held.left.is_empty()) {
+        let has_ended = self.held.get(&attempt).is_some_and(|held| held.left.is_empty());
+        if has_ended && !self.results.iter().any(|result| result.attempt == attempt) {
             self.held.remove(&attempt);
         }
     }
@@ -189,7 +210,7 @@ impl Board {
     pub(super) fn free(&self) -> (usize, u64) {
         let waiting = self.waiting.iter().filter_map(|attempt| self.held.get(attempt));
         let (mut leases, mut bytes) = (self.busy.len(), self.busy.values().sum::<u64>());
-        for held in waiting {
+        for held in waiting.filter(|held| !held.left.is_empty()) {
             leases += 1;
             bytes = bytes.saturating_add(held.task.lease.memory_bytes);
         }
@@ -210,6 +231,13 @@ impl Board {
             results.push(result.clone());
         }
         let is_cut = results.len() < self.results.len();
+        let mut running: BTreeMap<u64, Running> =
+            self.held.iter().map(|(&attempt, held)| (attempt, running(held))).collect();
+        // A unit in neither list has been handed back.
+        let kept = self.results.iter().filter(|r| !matches!(r.outcome, Some(Outcome::Returned(_))));
+        for result in kept {
+            running.entry(result.attempt).and_modify(|running| running.kept.push(result.unit));
+        }
         let request = ReportRequest {
             cores: as_u32(self.cores),
             memory_bytes: self.memory,
@@ -217,7 +245,7 @@ impl Board {
             free_memory_bytes: if self.draining { 0 } else { free_memory_bytes },
             draining: self.draining,
             seen: self.seen,
-            running: self.running(),
+            running: running.into_values().collect(),
             results,
             bytes_read: bytes_read.saturating_sub(self.bytes_told),
             ..ReportRequest::default()
@@ -225,62 +253,45 @@ impl Board {
         Report { request, is_cut }
     }
 
-    /// Leases with units that have not ended, or whose results are not acknowledged. A unit that is in neither list
-    /// of its lease has been handed back.
-    fn running(&self) -> Vec<Running> {
-        let mut all: BTreeMap<u64, Running> =
-            self.held.iter().map(|(attempt, held)| (*attempt, running(held))).collect();
-        for result in &self.results {
-            if matches!(result.outcome, Some(Outcome::Returned(_)) | None) {
-                continue;
-            }
-            let of = all.entry(result.attempt).or_insert_with(|| Running {
-                attempt: result.attempt,
-                analysis: result.analysis.clone(),
-                ..Running::default()
-            });
-            of.kept.push(result.unit);
-        }
-        all.into_values().collect()
-    }
-
-    /// Takes the answer to the last report. One that is not newer than the last one taken brings nothing new to do.
+    /// Takes the answer to the last report. There is one report at a time, so that answers come in order.
     pub(super) fn answered(&mut self, answer: ReportResponse) {
         self.bytes_told = self.bytes_sent;
-        self.acknowledge(&answer.acknowledged);
-        if answer.sequence != 0 && answer.sequence <= self.seen {
-            return;
-        }
-        self.seen = self.seen.max(answer.sequence);
+        self.seen = answer.sequence;
+        self.drop_results(&answer.acknowledged);
         self.cancel(&answer.cancelled);
-        answer.skip.iter().for_each(|key| self.skip(key));
+        self.skip(&answer.skip);
         answer.leases.into_iter().for_each(|lease| self.accept(lease));
     }
 
-    /// Leaves a unit out that is not needed any more.
-    fn skip(&mut self, key: &UnitKey) {
-        if let Some(held) = self.held.get_mut(&key.attempt) {
-            held.left.retain(|unit| *unit != key.unit);
-        }
-        self.results.retain(|result| (result.attempt, result.unit) != (key.attempt, key.unit));
-        self.forget_if_ended(key.attempt);
-    }
-
-    fn acknowledge(&mut self, keys: &[UnitKey]) {
+    fn drop_results(&mut self, keys: &[UnitKey]) {
         if keys.is_empty() {
             return;
         }
-        let mut keys: Vec<(u64, u32, &str)> =
+        let mut sorted: Vec<(u64, u32, &str)> =
             keys.iter().map(|key| (key.attempt, key.unit, key.analysis.as_str())).collect();
-        keys.sort_unstable();
-        self.results.retain(|r| keys.binary_search(&(r.attempt, r.unit, r.analysis.as_str())).is_err());
+        sorted.sort_unstable();
+        self.results.retain(|r| sorted.binary_search(&(r.attempt, r.unit, r.analysis.as_str())).is_err());
+        let with_results: BTreeSet<u64> = self.results.iter().map(|result| result.attempt).collect();
+        self.held.retain(|attempt, held| !held.left.is_empty() || with_results.contains(attempt));
+    }
+
+    /// Stops units that are not wanted any more; of the rest of their lease nothing changes.
+    fn skip(&mut self, keys: &[UnitKey]) {
+        for key in keys {
+            let Some(held) = self.held.get_mut(&key.attempt) else { continue };
+            held.left.retain(|unit| *unit != key.unit);
+            if let Some((_, stop)) = held.under_way.as_ref().filter(|(unit, _)| *unit == key.unit) {
+                stop.store(true, Ordering::Relaxed);
+            }
+        }
+        self.drop_results(keys);
     }
 
     /// Stops leases that are not wanted any more; nothing of them is reported.
-    fn cancel(&mut self, attempts: &[u64]) {
+    pub(super) fn cancel(&mut self, attempts: &[u64]) {
         for attempt in attempts {
             if let Some(held) = self.held.remove(attempt) {
-                held.task.cancel.store(true, Ordering::Relaxed);
+                held.stop();
             }
             self.results.retain(|result| result.attempt != *attempt);
         }
@@ -377,6 +388,7 @@ mod tests {
         board.finish(5, 1, row(&held, 1));
         let first = board.report(0).request;
         assert_eq!((units(&first.results), first.running[0].units.clone()), (vec![(5, 1)], vec![2]));
+        assert_eq!(first.running[0].kept, [1]);
         assert_eq!(first.running[0].progress, 1, "the end of a unit is progress");
         assert_eq!(units(&board.report(0).request.results), [(5, 1)], "no answer came: it is sent again");
         board.answered(ReportResponse { sequence: 3, acknowledged: vec![key(5, 1)], ..Default::default() });
@@ -384,6 +396,12 @@ mod tests {
         assert!(next.results.is_empty() && next.seen == 3);
         board.answered(ReportResponse { acknowledged: vec![key(4, 2)], ..Default::default() });
         board.finish(5, 2, row(&held, 2));
+        let last = board.report(0).request;
+        assert_eq!(
+            (last.running[0].units.len(), last.running[0].kept.clone()),
+            (0, vec![2]),
+            "nothing was given back"
+        );
         assert!(!board.is_done(), "an acknowledgement of another attempt is none");
         board.answered(ReportResponse { acknowledged: vec![key(5, 2)], ..Default::default() });
         assert!(board.is_done());
@@ -424,6 +442,25 @@ mod tests {
     }
 
     #[test]
+    fn a_unit_that_is_skipped_stops_alone() {
+        let mut board = Board::new(1, 100);
+        let held = lease(5, 1, &[1, 2, 3, 4]);
+        board.accept(held.clone());
+        let task = board.next().unwrap();
+        assert!(board.begin(5, 1).is_some());
+        board.finish(5, 1, row(&held, 1));
+        let stop = board.begin(5, 2).unwrap();
+        board.answered(ReportResponse { skip: vec![key(5, 1), key(5, 2), key(5, 3)], ..Default::default() });
+        assert!(stop.load(Ordering::Relaxed) && !task.cancel.load(Ordering::Relaxed));
+        board.finish(5, 2, row(&held, 2));
+        assert!(board.begin(5, 3).is_none());
+        let report = board.report(0).request;
+        assert!(report.results.is_empty() && report.running[0].units == [4]);
+        board.answered(ReportResponse { skip: vec![key(5, 4)], ..Default::default() });
+        assert!(board.is_done());
+    }
+
+    #[test]
     fn draining_hands_back_what_has_not_ended() {
         let mut board = Board::new(1, 100);
         let held = lease(5, 1, &[1, 2]);
@@ -435,10 +472,12 @@ mod tests {
         assert!(report.draining && report.free_cores == 0 && report.free_memory_bytes == 0);
         board.finish(5, 1, row(&held, 1));
         board.hand_back_all();
+        board.end(5);
         assert!(task.cancel.load(Ordering::Relaxed));
+        assert!(board.next().is_none(), "6 has nothing left to do");
         board.accept(lease(7, 1, &[4]));
         let report = board.report(0).request;
-        assert!(report.running.is_empty());
+        assert!(report.running.iter().all(|running| running.units.is_empty()));
         assert_eq!(units(&report.results), [(5, 1), (5, 2), (6, 3), (7, 4)]);
         let returned = report.results.iter().filter(|r| matches!(r.outcome, Some(Outcome::Returned(_))));
         assert_eq!(returned.count(), 3);

@@ -13,7 +13,7 @@ use crate::{Error, ErrorKind, Result};
 use futures_util::stream;
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 use tonic::metadata::AsciiMetadataValue;
@@ -30,6 +30,8 @@ const LOOKUP: Duration = Duration::from_secs(2);
 const SLOWEST: u64 = 64 << 10;
 /// How often a thread that waits looks whether its work is still wanted.
 const LOOK: Duration = Duration::from_millis(100);
+/// How long the coordinator is asked again for a sum that it cannot give: its parts may be lost.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Eigenvalues in one message: 256 KiB.
 const VALUES: usize = 32 << 10;
 /// Elements of a triangle in one message: 1 MiB.
@@ -121,7 +123,7 @@ impl Link {
     ) -> Result<()> {
         let values: Arc<[f64]> = values.into();
         let total = values.len();
-        self.until_done(wanted, || {
+        self.until_done(wanted, Duration::MAX, || {
             let (values, mut client) = (Arc::clone(&values), self.client.clone());
             let head = SendSpectrumRequest {
                 worker: self.worker.clone(),
@@ -156,7 +158,7 @@ impl Link {
             hasher.update(&gram.piece(start..start + ELEMENTS));
         }
         let digest = hasher.finalize();
-        self.until_done(wanted, || {
+        self.until_done(wanted, Duration::MAX, || {
             let (gram, mut client) = (Arc::clone(&gram), self.client.clone());
             let head = SendPartialGramRequest {
                 worker: self.worker.clone(),
@@ -177,7 +179,7 @@ impl Link {
 
     /// The sum of all partial Gram matrices of a layer with this M.
     pub(super) fn read_gram_sum(&self, unit: &UnitKey, m: u64, wanted: Wanted<'_>) -> Result<GramSum> {
-        let found = self.until_done(wanted, || {
+        let found = self.until_done(wanted, PATIENCE, || {
             let mut client = self.client.clone();
             let request = ReadGramSumRequest { worker: self.worker.clone(), unit: Some(unit.clone()) };
             async move {
@@ -228,23 +230,28 @@ impl Link {
         part.unwrap_or_else(|status| Part { identity: None, data: Vec::new(), error: Some(status) })
     }
 
-    /// Calls until it succeeds, with pauses, as long as failures may pass and the work is wanted: what was computed is
-    /// not thrown away because the coordinator is away for a while.
-    fn until_done<T, F>(&self, wanted: Wanted<'_>, mut call: impl FnMut() -> F) -> Result<T>
+    /// Calls until it succeeds, with pauses, as long as failures may pass, the work is wanted and there is patience: what
+    /// was computed is not thrown away because the coordinator is away for a while.
+    fn until_done<T, F>(
+        &self,
+        wanted: Wanted<'_>,
+        patience: Duration,
+        mut call: impl FnMut() -> F,
+    ) -> Result<T>
     where
         T: Send + 'static,
         F: Future<Output = std::result::Result<T, Status>> + Send + 'static,
     {
-        let mut pause = Pause::new();
+        let (mut pause, since) = (Pause::new(), Instant::now());
         loop {
             match self.wait(wanted, call()) {
                 Ok(done) => return Ok(done),
                 Err(_) if !wanted() => return Err(stopped()),
                 Err(status) => {
                     let error = status::error(&status);
-                    if !may_pass(&error) {
+                    if !may_pass(&error) || since.elapsed() > patience {
                         // Whatever it is, it is not the model's fault.
-                        let message = format!("the coordinator refuses what was computed: {error}");
+                        let message = format!("the coordinator does not do its part: {error}");
                         return Err(Error::new(ErrorKind::Unavailable, message));
                     }
                     tracing::debug!(%error, "a call to the coordinator failed and is repeated");

@@ -107,7 +107,9 @@ pub async fn run(
 fn check(options: &WorkerOptions) -> Result<()> {
     let wrong = |field: &str, message: &str| Err(Error::invalid(message).in_field(field));
     match options {
-        WorkerOptions { id, .. } if id.is_empty() || id.len() > 200 => wrong("id", "has 1 to 200 bytes"),
+        WorkerOptions { id, .. } if id.is_empty() || id.len() > 128 || id.chars().any(char::is_control) => {
+            wrong("id", "is a name of 1 to 128 bytes")
+        }
         WorkerOptions { cores: 0, .. } => wrong("cores", "a worker has at least one"),
         WorkerOptions { memory: 0, .. } => wrong("memory", "a worker needs some"),
         WorkerOptions { report_every, .. } if report_every.is_zero() => {

@@ -14,10 +14,11 @@ use crate::rpc::proto::worker::v1::unit_result::Outcome;
 use crate::rpc::proto::worker::v1::{GramSent, Lease, Shard, Unit, UnitFailure, UnitKey, UnitResult};
 use crate::run::{self, Opened, RunOptions};
 use crate::spectrum::GramSum;
+use crate::telemetry::propagate;
 use crate::{Error, ErrorKind, Result};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 /// How a unit ended, with something to report. `None` in its place: the coordinator knows the result already.
@@ -41,6 +42,7 @@ pub(super) fn lease(shared: &Shared, task: &Task) {
         analysis = %lease.analysis,
         units = lease.units.len(),
     );
+    propagate::set_parent(&span, &lease.traceparent);
     let _entered = span.enter();
     if is_cancelled(task) {
         return;
@@ -63,10 +65,14 @@ pub(super) fn lease(shared: &Shared, task: &Task) {
         }
     };
     for unit in &lease.units {
+        let Some(stop) = shared.board().begin(lease.attempt, unit.unit) else { continue };
         let started = Instant::now();
-        let ended = guarded(|| Working { shared, task, model: &model }.unit(unit));
+        let ended = guarded(|| Working { shared, task, model: &model, stop: &stop }.unit(unit));
         if is_cancelled(task) {
             return;
+        }
+        if stop.load(Ordering::Relaxed) {
+            continue;
         }
         let seconds = started.elapsed().as_secs_f64();
         let (result, goes_on) = result(lease, unit, ended);
@@ -131,6 +137,8 @@ struct Working<'a> {
     shared: &'a Shared,
     task: &'a Task,
     model: &'a InUse,
+    /// Set when the unit is not wanted any more.
+    stop: &'a Arc<AtomicBool>,
 }
 
 impl Working<'_> {
@@ -157,7 +165,7 @@ impl Working<'_> {
                 let cost = plan::finish_cost(catalog, layer, options);
                 self.check_memory(cost)?;
                 let (rows, cols) = layer.matrix_shape();
-                let wanted = || !is_cancelled(self.task);
+                let wanted = || self.is_wanted();
                 let sum = self.shared.link.read_gram_sum(&self.key(unit), rows.min(cols), &wanted)?;
                 self.row(unit, layer, (cost, Some(sum)))
             }
@@ -184,13 +192,13 @@ impl Working<'_> {
 
     /// Asks whether the content is known, as soon as it is.
     fn lookup(&self, unit: &Unit) -> crate::tensor::OnDigest {
-        let (link, key, cancel) = (self.shared.link.clone(), self.key(unit), Arc::clone(&self.task.cancel));
-        Box::new(move |digest| link.lookup(key.clone(), digest, &|| !cancel.load(Ordering::Relaxed)))
+        let (link, key, stop) = (self.shared.link.clone(), self.key(unit), Arc::clone(self.stop));
+        Box::new(move |digest| link.lookup(key.clone(), digest, &|| !stop.load(Ordering::Relaxed)))
     }
 
     fn send_spectrum(&self, unit: &Unit, input: &mut LayerInput<'_>, digest: Option<&str>) -> Result<bool> {
         let Some((digest, values)) = digest.zip(input.take_spectrum()) else { return Ok(false) };
-        let wanted = || !is_cancelled(self.task);
+        let wanted = || self.is_wanted();
         self.shared.link.send_spectrum(&self.key(unit), (digest, values), &wanted)?;
         Ok(true)
     }
@@ -212,7 +220,7 @@ impl Working<'_> {
         };
         let gram = run::compute_shard(&mut input, rows)?;
         drop(input);
-        let wanted = || !is_cancelled(self.task);
+        let wanted = || self.is_wanted();
         let digest = self.shared.link.send_gram(&self.key(unit), gram, &wanted)?;
         Ok(Ended::with(Outcome::Gram(GramSent { digest: digest.to_vec() })))
     }
@@ -220,7 +228,7 @@ impl Working<'_> {
     fn open<'b>(&'b self, layer: &'b Layer, cost: Cost) -> Result<Opened<'b>> {
         self.check_memory(cost)?;
         let options = &self.shared.options;
-        let cancel = Arc::clone(&self.task.cancel);
+        let cancel = Arc::clone(self.stop);
         let run = RunOptions { threads: options.cores, memory: options.memory, cancel };
         let mut opened =
             run::open_layer(self.model.catalog(), layer, &self.model.options, cost.peak_bytes, &run)?;
@@ -245,6 +253,10 @@ impl Working<'_> {
         const WORTH_SHARING: f64 = 1e9;
         let shared = cost.flops > WORTH_SHARING && self.shared.board().has_spare_core();
         if shared { 2 } else { 1 }
+    }
+
+    fn is_wanted(&self) -> bool {
+        !self.stop.load(Ordering::Relaxed)
     }
 
     fn key(&self, unit: &Unit) -> UnitKey {

@@ -146,7 +146,7 @@ async fn a_coordinator_that_fails_for_a_while_is_waited_for() {
 #[tokio::test]
 async fn options_that_make_no_worker_are_refused() {
     for (options, expected) in [
-        (WorkerOptions::new("", 1, 1), "field 'id': has 1 to 200 bytes"),
+        (WorkerOptions::new("", 1, 1), "field 'id': is a name of 1 to 128 bytes"),
         (WorkerOptions::new("w", 0, 1), "field 'cores': a worker has at least one"),
         (WorkerOptions::new("w", 1, 0), "field 'memory': a worker needs some"),
         (

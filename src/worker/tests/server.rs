@@ -24,6 +24,8 @@ pub(super) struct State {
     pub(super) leases: VecDeque<Lease>,
     /// Sent with the next answer.
     pub(super) cancel: Vec<u64>,
+    /// Sent with the next answer.
+    pub(super) skip: Vec<UnitKey>,
     /// So many answers to reports are lost, once the report was taken.
     pub(super) lose_answers: usize,
     /// Whether results are acknowledged.
@@ -159,6 +161,7 @@ impl TaskService for Stub {
             cancelled: std::mem::take(&mut state.cancel),
             acknowledged,
             report_after_ms: 20,
+            skip: std::mem::take(&mut state.skip),
         }))
     }
 

@@ -1,9 +1,10 @@
 //! What is right: rows, acknowledgements, cancellation, draining, shards, spectra, lookups.
 
+use super::server::State;
 use super::*;
 use crate::format::testing::{Entry, safetensors};
 use crate::layer::Layers;
-use crate::rpc::proto::worker::v1::{Finish, Shard};
+use crate::rpc::proto::worker::v1::{Finish, Shard, UnitKey};
 use std::sync::Mutex;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -51,11 +52,10 @@ async fn a_result_is_sent_until_it_is_acknowledged() {
     }
     stub.until("the answers are heard", |s| s.lose_answers == 0).await;
     stub.until("nothing is left", |s| s.reports.last().is_some_and(|report| report.results.is_empty())).await;
+    worker.stop().await;
     let state = stub.state();
     assert_eq!(state.results.len(), 2);
     planned.check_rows(&state.results);
-    drop(state);
-    worker.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -76,6 +76,25 @@ async fn a_cancelled_lease_vanishes_and_frees_its_core() {
     worker.stop().await;
     let state = stub.state();
     assert!(state.results.iter().all(|r| r.attempt == 8), "nothing came of the one that was cancelled");
+    planned.check_rows(&state.results);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_unit_that_is_skipped_has_no_result_and_the_lease_goes_on() {
+    let planned = plan(&fixture("fracast"));
+    let stub = Stub::start().await;
+    stub.close_gate();
+    stub.lease(planned.lease(7, 0..3));
+    let worker = work(&stub, far("w"));
+    stub.until("it reads", |s| s.reads > 0).await;
+    stub.state().skip.push(UnitKey { analysis: "of 7".to_owned(), unit: 1, attempt: 7 });
+    let units = |s: &State| s.reports.last().and_then(|r| Some(r.running.first()?.units.clone()));
+    stub.until("it is skipped", |s| units(s).is_some_and(|units| units == [0, 2])).await;
+    stub.open_gate();
+    stub.until_results(2).await;
+    worker.stop().await;
+    let state = stub.state();
+    assert_eq!(state.results.iter().map(|r| r.unit).collect::<Vec<_>>(), [0, 2]);
     planned.check_rows(&state.results);
 }
 
