@@ -12,6 +12,7 @@ use crate::{Error, ErrorKind, Result};
 use prost::Message;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Completes an analysis whose rows are all there. What cannot be completed is failed, aloud.
 pub(super) async fn complete(core: Arc<Core>, live: Arc<Live>) {
@@ -81,9 +82,24 @@ fn closed(core: &Core, id: &str, own: &mut super::live::State, state: AnalysisSt
 async fn save(core: &Arc<Core>, live: &Arc<Live>, mut batch: Batch, record: AnalysisRecord) -> Result<()> {
     batch.put(Space::Job, live.id.as_bytes(), record.encode_to_vec());
     core.commit(batch).await?;
+    count(core, &record);
     live.lock().record = record;
     core.forget(live);
     Ok(())
+}
+
+fn count(core: &Core, record: &AnalysisRecord) {
+    let Some(analysis) = &record.analysis else { return };
+    let state = match analysis.state() {
+        AnalysisState::Succeeded => "succeeded",
+        AnalysisState::Cancelled => "cancelled",
+        _ => "failed",
+    };
+    let took = analysis
+        .create_time
+        .zip(analysis.end_time)
+        .map_or(0.0, |(from, to)| clock::seconds_between(&from, &to));
+    core.metrics.analysis_ended(state, Duration::from_secs_f64(took.max(0.0)));
 }
 
 /// The rows that the report changes, and what all rows come to.

@@ -7,11 +7,12 @@ use super::planned::Planned;
 use super::settings::Settings;
 use super::sources::Sources;
 use super::sums::GramSums;
-use crate::job::{Event, JobId, JobState, Table, Time};
+use crate::job::{Event, JobId, JobState, Requeue, Table, Time};
 use crate::rpc::proto::store::v1::{AnalysisRecord, RowRecord};
 use crate::rpc::proto::v1::{self, AnalysisState};
 use crate::store::{Batch, Records, Space};
 use crate::telemetry::Metrics;
+use crate::telemetry::metrics::Cache;
 use crate::{Error, ErrorKind, Result};
 use prost::Message;
 use std::collections::BTreeMap;
@@ -179,6 +180,7 @@ impl Core {
                     self.end_failed(&job.0, failure("FAILED", &reason));
                 }
                 Event::UnitRequeued { job, unit, cause, .. } => {
+                    self.count_again(&cause);
                     tracing::warn!(analysis = %job, unit, ?cause, "a unit waits again");
                     if let Some(live) = self.live(&job.0) {
                         live.tell();
@@ -192,6 +194,20 @@ impl Core {
         if waits_again {
             self.arrived.notify_waiters();
         }
+    }
+
+    fn count_again(&self, cause: &Requeue) {
+        let word = match cause {
+            Requeue::WorkerLost => "worker_lost",
+            Requeue::NoProgress => "no_progress",
+            Requeue::HandedBack => "handed_back",
+            Requeue::World(_) => "world",
+            Requeue::Model(_) => "model",
+        };
+        if matches!(cause, Requeue::WorkerLost | Requeue::NoProgress) {
+            self.metrics.leases_expired(1);
+        }
+        self.metrics.retried(word);
     }
 
     fn started(&self, job: &JobId) {
@@ -232,6 +248,14 @@ impl Core {
 
     /// A row is durable. Called on the thread of the store.
     pub(super) fn filled(self: &Arc<Self>, live: &Arc<Live>, filled: &Filled) {
+        let outcome = match filled.status {
+            v1::LayerStatus::Success => "analysed",
+            _ => "failed",
+        };
+        self.metrics.layers_done(outcome, 1);
+        if filled.from_cache {
+            self.metrics.cache_hit(Cache::Content, 1);
+        }
         if live.fill(filled) {
             self.settings.runtime.spawn(super::complete::complete(Arc::clone(self), Arc::clone(live)));
         }

@@ -16,6 +16,7 @@ use crate::rpc::proto::store::v1::{AnalysisRecord, RowRecord};
 use crate::rpc::proto::v1::{self, AnalysisState, CreateAnalysisRequest, LayerStatus};
 use crate::run::{self, Model};
 use crate::store::{Batch, Space};
+use crate::telemetry::metrics::Cache;
 use crate::{Error, ErrorKind, Result};
 use prost::Message;
 use std::sync::Arc;
@@ -187,6 +188,11 @@ impl Core {
         let prepared = prepared.unwrap_or_else(|e| Err(Error::new(ErrorKind::Internal, e.to_string())))?;
         let Prepared { batch, filled, counts, events, record } = prepared;
         self.commit(batch).await?;
+        let known = counts.from_cache;
+        self.metrics.cache_hit(Cache::Object, known);
+        self.metrics.cache_miss(filled.len() as u64 - known);
+        self.metrics.layers_done("analysed", known);
+        self.metrics.layers_done("skipped", planned.skipped_rows.len() as u64);
         let complete = {
             let mut state = live.lock();
             state.record = record;

@@ -235,6 +235,8 @@ fn note_speed(core: &Core, results: &[UnitResult]) {
         let Some((_, planned)) = core.planned(&result.analysis) else { continue };
         if let Some(unit) = planned.units.get(result.unit as usize) {
             core.speed.add(unit.cost.flops, result.seconds);
+            core.metrics
+                .layer_took(std::time::Duration::try_from_secs_f64(result.seconds).unwrap_or_default());
         }
     }
 }

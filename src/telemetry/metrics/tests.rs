@@ -7,9 +7,7 @@ fn all_used() -> Metrics {
     let metrics = Metrics::standalone("coordinator").unwrap();
     metrics.analysis_ended("succeeded", Duration::from_secs(2));
     metrics.layers_done("analysed", 3);
-    metrics.layer_took(Stage::Fetch, Duration::from_millis(2));
-    metrics.layer_took(Stage::Spectrum, Duration::from_millis(20));
-    metrics.layer_took(Stage::Total, Duration::from_millis(30));
+    metrics.layer_took(Duration::from_millis(30));
     metrics.fetched(4096);
     metrics.cache_hit(Cache::Content, 1);
     metrics.cache_hit(Cache::Object, 2);
