@@ -13,7 +13,7 @@ use crate::job::{JobId, NewJob, Restore};
 use crate::layer;
 use crate::rpc::convert::{options_from_proto, options_to_proto};
 use crate::rpc::proto::store::v1::{AnalysisRecord, RowRecord};
-use crate::rpc::proto::v1::{self, AnalysisState, CreateAnalysisRequest, LayerStatus};
+use crate::rpc::proto::v1::{self, AnalysisState, CreateAnalysisRequest};
 use crate::run::{self, Model};
 use crate::store::{Batch, Space};
 use crate::telemetry::metrics::Cache;
@@ -394,10 +394,4 @@ pub(super) fn identity(planned: &Planned) -> v1::ModelIdentity {
         metadata: catalog.metadata.clone().into_iter().collect(),
         notes: catalog.notes.clone(),
     }
-}
-
-/// The state of a row that is there.
-pub(super) fn is_failed_unit(row: &v1::LayerResult) -> bool {
-    row.status() == LayerStatus::Failed
-        && matches!(row.reason.as_deref(), Some("FAILED" | "SET_ASIDE" | "NEEDS_MEMORY" | "INTERNAL"))
 }
