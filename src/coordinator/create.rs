@@ -278,7 +278,13 @@ impl Core {
             let Some((key, row)) = self.known_object(planned, index, keep_spectra)? else { continue };
             let sequence = first + events.len() as u64;
             let status = row.status();
-            let known = RowRecord { row: Some(row), result_key: key.to_vec(), sequence, from_cache: true };
+            let known = RowRecord {
+                row: Some(row),
+                result_key: key.to_vec(),
+                sequence,
+                from_cache: true,
+                failed: false,
+            };
             batch.put(Space::Row, rows::key(&live.id, *place), known.encode_to_vec());
             note(&mut filled, &mut counts, planned, index);
             let layer = u32::try_from(index).unwrap_or(u32::MAX);
