@@ -171,7 +171,8 @@ fn the_pure_part_knows_no_runtime_and_stores_are_built_in_source_alone() {
             }
             // The lease table has no clock of its own: every time-out has a unit test.
             if file.module == "job" && ["Instant", "SystemTime", "tokio", "async"].into_iter().any(names) {
-                wrong.push(format!("{}:{number}: a clock or a runtime in the lease table: {line}", file.path));
+                wrong
+                    .push(format!("{}:{number}: a clock or a runtime in the lease table: {line}", file.path));
             }
         }
     }

@@ -172,12 +172,16 @@ impl Core {
             waits_again |= matches!(event, Event::UnitRequeued { .. });
             match event {
                 Event::UnitStarted { job, .. } => self.started(&job),
-                Event::UnitFailed { job, unit, reason } => self.unit_failed(&job, unit, "FAILED", reason),
+                Event::UnitFailed { job, unit, reason } => {
+                    let (word, reason) = in_two(&reason);
+                    self.unit_failed(&job, unit, word, reason);
+                }
                 Event::UnitSetAside { job, unit, reason } => {
-                    self.unit_failed(&job, unit, "SET_ASIDE", reason);
+                    self.unit_failed(&job, unit, "SET_ASIDE", &reason);
                 }
                 Event::JobChanged { job, state: JobState::Failed(reason) } => {
-                    self.end_failed(&job.0, failure("FAILED", &reason));
+                    let (word, reason) = in_two(&reason);
+                    self.end_failed(&job.0, failure(word, reason));
                 }
                 Event::UnitRequeued { job, unit, cause, .. } => {
                     self.count_again(&cause);
@@ -225,18 +229,17 @@ impl Core {
     }
 
     /// A unit can never be done: its layer's row says so.
-    fn unit_failed(self: &Arc<Self>, job: &JobId, unit: u32, word: &str, reason: String) {
+    fn unit_failed(self: &Arc<Self>, job: &JobId, unit: u32, word: &str, reason: &str) {
         let Some(live) = self.live(&job.0) else { return };
         let Some(planned) = live.planned() else { return };
         let Some(unit) = planned.units.get(unit as usize).cloned() else { return };
         tracing::warn!(analysis = %job, layer = planned.layer(&unit).map(|l| l.name.as_str()), %reason, "a layer failed");
-        let row = super::rows::failed_row(&planned, unit.layer, word, &reason);
-        let record = RowRecord { row: Some(row), ..RowRecord::default() };
+        let row = super::rows::failed_row(&planned, unit.layer, word, reason);
+        let record = RowRecord { row: Some(row), failed: true, ..RowRecord::default() };
         let order = self.order();
         let mut batch = Batch::new();
         let Some(filled) = super::rows::put(&mut batch, &live, unit.layer, record) else { return };
         let core = Arc::clone(self);
-        let filled = Filled { failed: true, ..filled };
         let durable = self.submit(batch, move || core.filled(&live, &filled));
         drop(order);
         self.settings.runtime.spawn(async move {
@@ -297,6 +300,12 @@ impl Core {
         let planned = live.planned()?;
         Some((live, planned))
     }
+}
+
+/// A reason as workers report it, `WORD: what happened`, in its two parts.
+fn in_two(reason: &str) -> (&str, &str) {
+    let is_word = |word: &str| !word.is_empty() && word.bytes().all(|c| c.is_ascii_uppercase() || c == b'_');
+    reason.split_once(": ").filter(|(word, _)| is_word(word)).unwrap_or(("FAILED", reason))
 }
 
 /// A failure for clients.

@@ -13,7 +13,7 @@ use crate::job::{JobId, NewJob, Restore};
 use crate::layer;
 use crate::rpc::convert::{options_from_proto, options_to_proto};
 use crate::rpc::proto::store::v1::{AnalysisRecord, RowRecord};
-use crate::rpc::proto::v1::{self, AnalysisState, CreateAnalysisRequest, LayerStatus};
+use crate::rpc::proto::v1::{self, AnalysisState, CreateAnalysisRequest};
 use crate::run::{self, Model};
 use crate::store::{Batch, Space};
 use crate::telemetry::metrics::Cache;
@@ -278,7 +278,13 @@ impl Core {
             let Some((key, row)) = self.known_object(planned, index, keep_spectra)? else { continue };
             let sequence = first + events.len() as u64;
             let status = row.status();
-            let known = RowRecord { row: Some(row), result_key: key.to_vec(), sequence, from_cache: true };
+            let known = RowRecord {
+                row: Some(row),
+                result_key: key.to_vec(),
+                sequence,
+                from_cache: true,
+                failed: false,
+            };
             batch.put(Space::Row, rows::key(&live.id, *place), known.encode_to_vec());
             note(&mut filled, &mut counts, planned, index);
             let layer = u32::try_from(index).unwrap_or(u32::MAX);
@@ -394,10 +400,4 @@ pub(super) fn identity(planned: &Planned) -> v1::ModelIdentity {
         metadata: catalog.metadata.clone().into_iter().collect(),
         notes: catalog.notes.clone(),
     }
-}
-
-/// The state of a row that is there.
-pub(super) fn is_failed_unit(row: &v1::LayerResult) -> bool {
-    row.status() == LayerStatus::Failed
-        && matches!(row.reason.as_deref(), Some("FAILED" | "SET_ASIDE" | "NEEDS_MEMORY" | "INTERNAL"))
 }
