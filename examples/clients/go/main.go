@@ -128,6 +128,9 @@ func watchOnce(ctx context.Context, client pb.AnalysisServiceClient, id string, 
 			return nil, after, err
 		}
 		after = message.Sequence
+		for _, layer := range message.Layers {
+			fmt.Println("row:", layer.Name)
+		}
 		analysis := message.Analysis
 		fmt.Printf("%s: %d/%d layers\n", analysis.State, analysis.GetProgress().GetDone(), analysis.GetProgress().GetLayers())
 		switch analysis.State {

@@ -59,9 +59,10 @@ async function watch(client, id) {
   for (let silent = 0; ; silent++) {
     try {
       const stream = client.watchAnalysis({ id, after_sequence: sequence }, within(WATCH_SECONDS));
-      for await (const { sequence: last, analysis } of stream) {
+      for await (const { sequence: last, analysis, layers: events = [] } of stream) {
         sequence = last ?? sequence;
         silent = 0;
+        for (const { name } of events) console.log(`row: ${name}`);
         const { done = 0, layers = 0 } = analysis.progress ?? {};
         console.log(`${analysis.state}: ${done}/${layers} layers`);
         if (ENDED.includes(analysis.state)) return analysis;

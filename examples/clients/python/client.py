@@ -25,7 +25,8 @@ TRIES = 5  # of a call that finds nobody
 WATCH_TRIES = 30  # of a watch without a message between: as long as a coordinator takes to start again
 WATCH_SECONDS = 60  # after which a watch is begun anew, so that a dead connection is noticed
 UNAVAILABLE, DEADLINE_EXCEEDED = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED
-NUMBERS = {Field.CPPTYPE_DOUBLE, Field.CPPTYPE_INT64, Field.CPPTYPE_UINT64}
+# Whole numbers stay whole beside absent ones, of which float64 would not keep the last digits of a seed.
+NUMBERS = {Field.CPPTYPE_DOUBLE: "float64", Field.CPPTYPE_INT64: "Int64", Field.CPPTYPE_UINT64: "UInt64"}
 
 
 class Failed(Exception):
@@ -63,6 +64,8 @@ def watch(stub, analysis_id):
             for message in stub.WatchAnalysis(request, timeout=WATCH_SECONDS):
                 sequence, silent = message.sequence, 0
                 analysis = message.analysis
+                for layer in message.layers:
+                    print(f"row: {layer.name}")
                 state = analysis_pb2.AnalysisState.Name(analysis.state).removeprefix("ANALYSIS_STATE_").lower()
                 print(f"{state}: {analysis.progress.done}/{analysis.progress.layers} layers {analysis.waiting_detail}".rstrip(), flush=True)
                 if analysis.state in (analysis_pb2.ANALYSIS_STATE_SUCCEEDED, analysis_pb2.ANALYSIS_STATE_FAILED,
@@ -103,14 +106,13 @@ def cell(message, field):
 
 
 def data_frame(layers):
-    """The rows, under WeightWatcher's column names; absent numbers are NaN. Only groups that some row has."""
+    """The rows, under WeightWatcher's column names; absent numbers are NaN or NA. Only groups that some row has."""
     descriptor = layer_pb2.LayerResult.DESCRIPTOR
     groups = {field.name for field in descriptor.fields if field.message_type and any(row.HasField(field.name) for row in layers)}
     table = {}
     for name, group, field in columns(descriptor, groups):
         cells = [cell(row if group is None else getattr(row, group), field) for row in layers]
-        number = field.cpp_type in NUMBERS and name != "shape"
-        table[name] = pd.Series(cells, dtype="float64" if number and None in cells else None if number else "object")
+        table[name] = pd.Series(cells, dtype="object" if field.is_repeated else NUMBERS.get(field.cpp_type, "object"))
     return pd.DataFrame(table)
 
 

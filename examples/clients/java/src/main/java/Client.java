@@ -127,6 +127,7 @@ public final class Client {
                     WatchAnalysisResponse message = messages.next();
                     sequence = message.getSequence();
                     silent = 0;
+                    message.getLayersList().forEach(layer -> System.out.println("row: " + layer.getName()));
                     Analysis analysis = message.getAnalysis();
                     System.out.println(analysis.getState() + ": " + analysis.getProgress().getDone() + "/"
                             + analysis.getProgress().getLayers() + " layers");
