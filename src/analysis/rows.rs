@@ -38,7 +38,9 @@ pub fn adopted_row(catalog: &Catalog, layer: &Layer, known: LayerReport) -> Laye
     let own = described_row(catalog, layer);
     // A failure's text takes the place of the note, other texts follow it.
     let detail = match known.status {
-        Status::Success => [own.detail, known.detail].into_iter().flatten().reduce(|a, b| format!("{a}; {b}")),
+        Status::Success => {
+            [own.detail, known.detail].into_iter().flatten().reduce(|a, b| format!("{a}; {b}"))
+        }
         _ => known.detail,
     };
     LayerReport {

@@ -103,9 +103,9 @@ async fn receive(
     let mut left = first.length;
     let mut piece = first.data.clone();
     loop {
-        left = left.checked_sub(piece.len() as u64).ok_or_else(|| {
-            status(&Error::invalid("more bytes came than were announced").in_field("data"))
-        })?;
+        left = left
+            .checked_sub(piece.len() as u64)
+            .ok_or_else(|| status(&Error::invalid("more bytes came than were announced").in_field("data")))?;
         hasher.update(&piece);
         // A piece goes to the page cache: too short to be worth another thread.
         file.write_all(&piece).map_err(|error| {
@@ -121,7 +121,8 @@ async fn receive(
         }
     }
     if left > 0 || hasher.finalize().as_bytes().as_slice() != first.digest {
-        let error = Error::malformed("is not what came: the partial Gram matrix was cut or changed on its way");
+        let error =
+            Error::malformed("is not what came: the partial Gram matrix was cut or changed on its way");
         return Err(status(&error.in_field("digest")));
     }
     Ok(())

@@ -346,7 +346,6 @@ pub(super) fn no_such_analysis(id: &str) -> Error {
 
 /// A stored message.
 pub(super) fn decode<M: Message + Default>(bytes: &[u8], what: impl FnOnce() -> String) -> Result<M> {
-    M::decode(bytes).map_err(|error| {
-        Error::malformed(format!("the stored record of {} cannot be read: {error}", what()))
-    })
+    M::decode(bytes)
+        .map_err(|error| Error::malformed(format!("the stored record of {} cannot be read: {error}", what())))
 }

@@ -42,7 +42,8 @@ fn rows(planned: &Planned) -> Vec<DescribedLayer> {
     let model = &planned.model;
     let mut rows = vec![DescribedLayer::default(); planned.row_count()];
     for (index, place) in planned.rows.iter().enumerate() {
-        let (Some(layer), Some(slot)) = (model.layers.layers.get(index), rows.get_mut(*place as usize)) else {
+        let (Some(layer), Some(slot)) = (model.layers.layers.get(index), rows.get_mut(*place as usize))
+        else {
             continue;
         };
         let cost = plan::cost(&model.catalog, layer, &planned.options);

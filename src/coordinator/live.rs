@@ -142,8 +142,7 @@ impl State {
 
     /// Whether every layer has its row and nobody is ending the analysis yet; whoever gets true is to end it.
     pub(super) fn is_complete(&mut self) -> bool {
-        let complete =
-            !self.closing && self.planned.is_some() && self.filled.iter().all(|&filled| filled);
+        let complete = !self.closing && self.planned.is_some() && self.filled.iter().all(|&filled| filled);
         self.closing |= complete;
         complete
     }

@@ -44,7 +44,8 @@ impl Core {
         let rate = self.speed.rate();
         let table = self.table();
         let (mut queued, mut running) = (0, 0);
-        for job in table.jobs().filter(|job| !matches!(job.state, JobState::Failed(_) | JobState::Cancelled)) {
+        for job in table.jobs().filter(|job| !matches!(job.state, JobState::Failed(_) | JobState::Cancelled))
+        {
             queued += job.counts.queued;
             running += job.counts.running;
         }

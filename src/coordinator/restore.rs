@@ -80,8 +80,12 @@ impl Core {
             super::complete::complete(Arc::clone(self), Arc::clone(live)).await;
             return Ok(());
         }
-        tracing::info!(analysis = live.id, layers = filled.len(), done = filled.iter().filter(|x| **x).count(),
-            "an analysis goes on after a restart");
+        tracing::info!(
+            analysis = live.id,
+            layers = filled.len(),
+            done = filled.iter().filter(|x| **x).count(),
+            "an analysis goes on after a restart"
+        );
         self.queue(live, &planned, &filled, true)
     }
 

@@ -59,7 +59,10 @@ fn wanted(id: &str, place: u32, value: &[u8], status: LayerStatus) -> Result<Opt
 }
 
 /// All rows, some a message. Each page is read when the one before has been sent.
-pub(super) fn stream(core: Arc<Core>, request: StreamLayerResultsRequest) -> Stream<StreamLayerResultsResponse> {
+pub(super) fn stream(
+    core: Arc<Core>,
+    request: StreamLayerResultsRequest,
+) -> Stream<StreamLayerResultsResponse> {
     let first = ListLayerResultsRequest {
         id: request.id,
         page_size: 1000,
@@ -82,7 +85,10 @@ pub(super) fn stream(core: Arc<Core>, request: StreamLayerResultsRequest) -> Str
 }
 
 /// The eigenvalues of a layer, some a message.
-pub(super) fn spectrum(core: &Core, request: &StreamSpectrumRequest) -> Result<Stream<StreamSpectrumResponse>> {
+pub(super) fn spectrum(
+    core: &Core,
+    request: &StreamSpectrumRequest,
+) -> Result<Stream<StreamSpectrumResponse>> {
     let record = core.find_row(&request.id, &request.layer)?;
     let row = record.row.unwrap_or_default();
     let in_row = |error: Error| error.in_tensor(&row.tensor).in_field("layer");
@@ -103,7 +109,8 @@ pub(super) fn spectrum(core: &Core, request: &StreamSpectrumRequest) -> Result<S
         };
         return Err(in_row(Error::new(ErrorKind::FailedPrecondition, message)));
     };
-    let values: Vec<f64> = bytes.chunks_exact(8).filter_map(|eight| Some(f64::from_le_bytes(eight.try_into().ok()?))).collect();
+    let values: Vec<f64> =
+        bytes.chunks_exact(8).filter_map(|eight| Some(f64::from_le_bytes(eight.try_into().ok()?))).collect();
     let total = values.len() as u64;
     let noise_floor = row.noise_floor.unwrap_or_default();
     let messages: Vec<_> = values

@@ -57,7 +57,11 @@ impl Coordinator {
     /// # Errors
     /// `Unavailable` if another coordinator holds the data directory or the port; `InvalidArgument` for files of the
     /// configuration that are wrong; what the store gives.
-    pub async fn start(config: &Config, metrics: Arc<Metrics>, ready: watch::Sender<Readiness>) -> Result<Self> {
+    pub async fn start(
+        config: &Config,
+        metrics: Arc<Metrics>,
+        ready: watch::Sender<Readiness>,
+    ) -> Result<Self> {
         let policy = Arc::new(Policy::from_config(&config.coordinator)?);
         let options = ListenOptions::from_config(config.coordinator.tls.as_ref(), &config.limits);
         let (listener, incoming) = Listener::bind(config.coordinator.listen, &options).await?;
@@ -217,7 +221,8 @@ fn open(config: &Config) -> Result<(Store, u32, String)> {
     for bad in &opened.bad {
         tracing::error!(record = ?bad, "a corrupt record was set aside");
     }
-    let last = store.get(Space::Meta, EPOCH)?.and_then(|bytes| Some(u32::from_le_bytes(bytes.try_into().ok()?)));
+    let last =
+        store.get(Space::Meta, EPOCH)?.and_then(|bytes| Some(u32::from_le_bytes(bytes.try_into().ok()?)));
     // A database that was restored may have lost the newest epoch; the wall clock is above it in any case.
     let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let clock = u32::try_from(seconds).unwrap_or(u32::MAX);

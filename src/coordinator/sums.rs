@@ -52,7 +52,9 @@ impl GramSums {
     /// Removes what a process before this one has left.
     pub(super) fn clear(&self) -> Result<()> {
         match fs::remove_dir_all(&self.folder) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(self.disk(&self.folder, &error)),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(self.disk(&self.folder, &error))
+            }
             _ => fs::create_dir_all(&self.folder).map_err(|error| self.disk(&self.folder, &error)),
         }
     }
@@ -194,10 +196,8 @@ impl Budget {
     fn take(&self, bytes: u64) -> Taken<'_> {
         let bytes = bytes.min(self.all);
         let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut free = self
-            .changed
-            .wait_while(free, |free| *free < bytes)
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut free =
+            self.changed.wait_while(free, |free| *free < bytes).unwrap_or_else(PoisonError::into_inner);
         *free -= bytes;
         Taken { budget: self, bytes }
     }

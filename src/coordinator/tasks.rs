@@ -245,7 +245,9 @@ fn report_of(worker: WorkerId, request: ReportRequest, acknowledged: &[UnitKey])
     let running = request.running.into_iter().map(|running| {
         let Running_ { attempt, analysis, units, progress, kept } = running;
         let is_acknowledged = |unit: u32| {
-            acknowledged.iter().any(|key| key.attempt == attempt && key.unit == unit && key.analysis == analysis)
+            acknowledged
+                .iter()
+                .any(|key| key.attempt == attempt && key.unit == unit && key.analysis == analysis)
         };
         let named = |unit: &u32| (JobId(analysis.clone()), *unit);
         Running {

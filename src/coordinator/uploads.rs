@@ -90,7 +90,8 @@ fn begin(core: &Core, request: &BeginUploadRequest) -> Result<BeginUploadRespons
     fs::create_dir_all(&all).map_err(|error| disk(&error))?;
     let under_way = fs::read_dir(&all).map_err(|error| disk(&error))?.count();
     if under_way >= core.settings.max_uploads {
-        let message = format!("{under_way} uploads are there already, the limit in force (limits.max_uploads)");
+        let message =
+            format!("{under_way} uploads are there already, the limit in force (limits.max_uploads)");
         return Err(Error::new(ErrorKind::Exhausted, message));
     }
     let id = uuid::Uuid::new_v4().to_string();
@@ -153,7 +154,8 @@ fn chunk(core: &Core, request: &UploadChunkRequest) -> Result<UploadChunkRespons
     let have = there.metadata().map_err(|error| disk(&error))?.len();
     let end = request.offset.saturating_add(request.data.len() as u64);
     if request.offset > have || end > file.size {
-        let message = format!("{} bytes are there of {}; the piece is {}..{end}", have, file.size, request.offset);
+        let message =
+            format!("{} bytes are there of {}; the piece is {}..{end}", have, file.size, request.offset);
         return Err(Error::invalid(message).in_file(&file.name).in_field("offset"));
     }
     let old = usize::try_from(have - request.offset).unwrap_or(usize::MAX).min(request.data.len());

@@ -54,9 +54,10 @@ impl Core {
                 let seconds = until.since(now).div_ceil(1000);
                 (WaitingReason::BackOff, format!("work that failed is tried again in {seconds} s"))
             }
-            Some(Waiting::Adoption { .. }) => {
-                (WaitingReason::Restarted, "the coordinator has just started; its workers report first".to_owned())
-            }
+            Some(Waiting::Adoption { .. }) => (
+                WaitingReason::Restarted,
+                "the coordinator has just started; its workers report first".to_owned(),
+            ),
         }
     }
 

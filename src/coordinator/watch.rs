@@ -140,7 +140,8 @@ impl Watching {
                 .unwrap_or_default())
         };
         let event = |event: &Happened| -> Result<LayerEvent> {
-            let mut told = LayerEvent { sequence: event.sequence, row: event.row.into(), ..LayerEvent::default() };
+            let mut told =
+                LayerEvent { sequence: event.sequence, row: event.row.into(), ..LayerEvent::default() };
             told.name = name(event)?;
             told.set_status(event.status);
             Ok(told)
