@@ -14,22 +14,27 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// How long to wait before what could not be made durable is tried again.
+const AGAIN: Duration = Duration::from_secs(5);
+
 /// Completes an analysis whose rows are all there. What cannot be completed is failed, aloud.
 pub(super) async fn complete(core: Arc<Core>, live: Arc<Live>) {
     let (inner_core, inner_live) = (Arc::clone(&core), Arc::clone(&live));
     let made = tokio::task::spawn_blocking(move || report(&inner_core, &inner_live)).await;
     let made = made.unwrap_or_else(|panic| Err(Error::new(ErrorKind::Internal, panic.to_string())));
-    let ended = match made {
-        Ok((batch, summary)) => finish(&core, &live, batch, summary).await,
-        Err(error) => {
-            tracing::error!(%error, analysis = live.id, "the report cannot be made");
-            let failure = super::core::failure("INTERNAL", &error.to_string());
-            end(&core, &live, AnalysisState::Failed, Some(failure)).await
-        }
-    };
-    if let Err(error) = ended {
-        // The rows are durable: a restart completes it.
-        tracing::error!(%error, analysis = live.id, "the end of an analysis is not durable");
+    // The rows are durable, so a restart would complete it as well; a disk that is full may not be for ever.
+    loop {
+        let ended = match &made {
+            Ok((batch, summary)) => finish(&core, &live, batch.clone(), summary.clone()).await,
+            Err(error) => {
+                tracing::error!(%error, analysis = live.id, "the report cannot be made");
+                let failure = super::core::failure("INTERNAL", &error.to_string());
+                end(&core, &live, AnalysisState::Failed, Some(failure)).await
+            }
+        };
+        let Err(error) = ended else { return };
+        tracing::error!(%error, analysis = live.id, "the end of an analysis is not durable; it is tried again");
+        tokio::time::sleep(AGAIN).await;
     }
 }
 
@@ -46,7 +51,12 @@ pub(super) async fn end(
         own.analysis().failure = failure;
         closed(core, &live.id, &mut own, state)
     };
-    save(core, live, Batch::new(), record).await
+    let saved = save(core, live, Batch::new(), record).await;
+    if saved.is_err() {
+        // It goes on as if it had not been asked to end.
+        live.lock().closing = false;
+    }
+    saved
 }
 
 async fn finish(core: &Arc<Core>, live: &Arc<Live>, batch: Batch, summary: v1::Summary) -> Result<()> {

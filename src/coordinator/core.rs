@@ -3,7 +3,7 @@
 use super::clock::Clock;
 use super::live::{Filled, Live};
 use super::load::Speed;
-use super::planned::Planned;
+use super::planned::{Planned, Work};
 use super::settings::Settings;
 use super::sources::Sources;
 use super::sums::GramSums;
@@ -190,7 +190,8 @@ impl Core {
                         live.tell();
                     }
                 }
-                Event::UnitFinished { .. } | Event::JobChanged { .. } => {}
+                Event::UnitFinished { job, unit, .. } => self.catch_up(&job, unit),
+                Event::JobChanged { .. } => {}
                 Event::WorkerChanged { worker, state } => tracing::info!(%worker, ?state, "worker"),
             }
         }
@@ -236,15 +237,40 @@ impl Core {
         tracing::warn!(analysis = %job, layer = planned.layer(&unit).map(|l| l.name.as_str()), %reason, "a layer failed");
         let row = super::rows::failed_row(&planned, unit.layer, word, reason);
         let record = RowRecord { row: Some(row), failed: true, ..RowRecord::default() };
+        self.put_row(&live, unit.layer, record);
+    }
+
+    /// The row of a unit is durable before the unit counts as done, but for one that began to follow another after
+    /// that one's row was queued: its row is taken from what is known now.
+    fn catch_up(self: &Arc<Self>, job: &JobId, number: u32) {
+        let Some((live, planned)) = self.planned(&job.0) else { return };
+        let Some(unit) = planned.units.get(number as usize) else { return };
+        if matches!(unit.work, Work::Shard { .. }) || live.lock().is_filled(unit.layer) {
+            return;
+        }
+        let keep_spectra = live.lock().analysis().keep_spectra;
+        let known = self.known_object(&planned, unit.layer, keep_spectra);
+        let Ok(Some((key, row))) = known else {
+            let reason =
+                "it ended with the same layer of another analysis, whose result is not kept; ask again";
+            return self.unit_failed(job, number, "FAILED", reason);
+        };
+        let record =
+            RowRecord { row: Some(row), result_key: key.to_vec(), from_cache: true, ..RowRecord::default() };
+        self.put_row(&live, unit.layer, record);
+    }
+
+    /// Queues one row.
+    fn put_row(self: &Arc<Self>, live: &Arc<Live>, layer: usize, record: RowRecord) {
         let order = self.order();
         let mut batch = Batch::new();
-        let Some(filled) = super::rows::put(&mut batch, &live, unit.layer, record) else { return };
-        let core = Arc::clone(self);
+        let Some(filled) = super::rows::put(&mut batch, live, layer, record) else { return };
+        let (core, live) = (Arc::clone(self), Arc::clone(live));
         let durable = self.submit(batch, move || core.filled(&live, &filled));
         drop(order);
         self.settings.runtime.spawn(async move {
             if let Err(error) = durable.await {
-                tracing::error!(%error, "a failed layer's row is not durable; it will be tried again after a restart");
+                tracing::error!(%error, "a layer's row is not durable; it will be tried again after a restart");
             }
         });
     }

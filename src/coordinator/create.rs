@@ -4,7 +4,7 @@
 use super::clock;
 use super::core::{Core, failure};
 use super::live::{Counts, Live};
-use super::planned::Planned;
+use super::planned::{Planned, Work};
 use super::rows;
 use super::sources::Place;
 use crate::analysis::{self, Options};
@@ -208,7 +208,12 @@ impl Core {
             super::complete::complete(Arc::clone(self), Arc::clone(live)).await;
             return Ok(());
         }
-        self.queue(live, &planned, &filled, false)
+        let queued = self.queue(live, &planned, &filled, false);
+        if let Err(error) = &queued {
+            // It is durable already: it ends as what it is.
+            self.end_failed(&live.id, failure(word(error), &error.to_string()));
+        }
+        queued
     }
 
     /// Hands the units that are left to the table.
@@ -224,6 +229,7 @@ impl Core {
             .filter(|(_, unit)| filled.get(unit.layer).copied().unwrap_or(false))
             .map(|(number, _)| number)
             .collect();
+        self.want_sums(&live.id, planned, filled);
         let priority = live.lock().analysis().priority;
         let job = NewJob {
             id: JobId(live.id.clone()),
@@ -247,6 +253,17 @@ impl Core {
         self.follow_up(events);
         self.arrived.notify_waiters();
         Ok(())
+    }
+}
+
+impl Core {
+    /// Partial Gram matrices are kept as long as an analysis needs them, whoever had them computed.
+    fn want_sums(&self, id: &str, planned: &Planned, filled: &[bool]) {
+        for unit in planned.units.iter().filter(|unit| matches!(unit.work, Work::Finish { .. })) {
+            if !filled.get(unit.layer).copied().unwrap_or(true) {
+                self.sums.want(&unit.key, id);
+            }
+        }
     }
 }
 

@@ -60,7 +60,7 @@ fn values_and_labels_as_printed() {
         "spectrald_analyses_total{state=\"failed\"} 0",
         "spectrald_analysis_duration_seconds_sum 2",
         "spectrald_layers_total{outcome=\"analysed\"} 3",
-        "spectrald_layer_duration_seconds_count{stage=\"spectrum\"} 1",
+        "spectrald_layer_duration_seconds_count 1",
         "spectrald_fetch_bytes_total 4096",
         "spectrald_cache_hits_total{kind=\"object\"} 2",
         "spectrald_cache_misses_total 5",
