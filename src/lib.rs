@@ -3,7 +3,8 @@
 //! Weights flow one way:
 //!
 //! ```text
-//! source → format → tensor → layer → spectrum → fit → metrics → analysis → plan → run → render → cli
+//! source → format → tensor → layer → spectrum → fit → metrics → analysis → plan → run → render
+//! store → job → telemetry → config → guard → rpc → coordinator → worker → cli
 //! ```
 //!
 //! | module | takes | gives |
@@ -19,6 +20,14 @@
 //! | [`plan`] | layers | tasks with their cost and peak memory, from shapes alone |
 //! | [`run`] | a plan | reports: the plan carried out in this process by threads within a byte budget |
 //! | [`render`] | reports | table, json, jsonl, csv, npy |
+//! | [`store`] | records | records that survive a kill: sled, a journal, checksums, exports |
+//! | [`job`] | reports of workers | leases: a table of jobs, units and workers, without a clock |
+//! | [`telemetry`] | events | logs, traces, metrics, the HTTP port |
+//! | [`config`] | file, environment, flags | a configuration, or every mistake at once |
+//! | [`guard`] | connections, calls, URIs | who calls and whether he may; the root that a URI is under |
+//! | [`rpc`] | messages | rows, options, errors, and back; the client |
+//! | [`coordinator`] | requests | plans, leases, rows, reports |
+//! | [`worker`] | leases | results |
 //! | [`cli`] | what was typed | the above, and an exit code |
 //!
 //! A module imports only from modules above it in this table; `tests/layering.rs` checks it.

@@ -5,6 +5,8 @@
 mod bits;
 // The program as it is typed: exit codes, exact messages, streams, files, signals.
 mod cli;
+// The client in Rust: reports, retries, watches over broken connections, TLS.
+mod client;
 // Compatibility mode against WeightWatcher's own tables for trained models.
 mod golden;
 // Models whose bytes lie: every item on headers and indexes of the list of hostile inputs, with its exact message.
@@ -21,7 +23,7 @@ mod operator;
 mod source;
 // Whole models in a real S3 server: the same rows as from disk, and what goes wrong there.
 mod stores;
-// Servers in the test process: a real S3 and one that misbehaves as told. Models, found and written.
+// Servers in the test process: a real S3, one that misbehaves as told, a coordinator that answers from a list. Models, found and written.
 mod support;
 // Odd numbers and odd shapes in weights: each a defined row.
 mod values;

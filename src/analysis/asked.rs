@@ -247,16 +247,12 @@ fn wrong(naming: Naming, field: Field, message: String) -> Error {
 mod tests {
     use super::*;
 
-    fn message(asked: &Asked, naming: Naming) -> String {
-        asked.options(naming).unwrap_err().to_string()
-    }
+    /// Options that contradict each other, and what is said of them on the command line and to a client.
+    type Case = (Asked, &'static str, &'static str);
 
-    #[test]
-    fn each_contradiction_is_told_in_the_words_of_the_asker() {
+    fn operators() -> Vec<Case> {
         let operator = Asked { conv: Conv::Operator, ..Asked::default() };
-        let compat = Asked { compat: Compat::Ww077, ..Asked::default() };
-        let randomized = Asked { method: MethodChoice::Randomized(None), ..Asked::default() };
-        for (asked, flags, fields) in [
+        vec![
             (
                 Asked { vectors: true, ..operator.clone() },
                 "field '--vectors': the eigenvectors of an operator are not computed; leave it out with --conv operator",
@@ -277,6 +273,12 @@ mod tests {
                 "field '--grid': 0 is not in 1..=65536",
                 "field 'options.grid': 0 is not in 1..=65536",
             ),
+        ]
+    }
+
+    fn weightwatcher() -> Vec<Case> {
+        let compat = Asked { compat: Compat::Ww077, ..Asked::default() };
+        vec![
             (
                 Asked { split_fused: true, ..compat.clone() },
                 "field '--split-gates, --split-fused': WeightWatcher does not split tensors; leave it out with --compat",
@@ -287,6 +289,12 @@ mod tests {
                 "field '--conv': WeightWatcher does not flatten convolutions; use pool or slices with --compat",
                 "field 'options.conv': WeightWatcher does not flatten convolutions; use pool or slices with options.compat",
             ),
+        ]
+    }
+
+    fn limits() -> Vec<Case> {
+        let randomized = Asked { method: MethodChoice::Randomized(None), ..Asked::default() };
+        vec![
             (
                 Asked { erg: true, mp: true, ..randomized },
                 "field '--method randomized': the largest eigenvalues alone do not give what --erg, --mp needs, the whole spectrum; leave out one or the other",
@@ -307,9 +315,14 @@ mod tests {
                 "field '--layers': a pattern of 1025 bytes; at most 1024",
                 "field 'options.layers': a pattern of 1025 bytes; at most 1024",
             ),
-        ] {
-            assert_eq!(message(&asked, Naming::Flags), flags);
-            assert_eq!(message(&asked, Naming::Fields), fields);
+        ]
+    }
+
+    #[test]
+    fn each_contradiction_is_told_in_the_words_of_the_asker() {
+        for (asked, flags, fields) in [operators(), weightwatcher(), limits()].concat() {
+            let message = |naming| asked.options(naming).unwrap_err().to_string();
+            assert_eq!((message(Naming::Flags).as_str(), message(Naming::Fields).as_str()), (flags, fields));
         }
     }
 }

@@ -46,6 +46,13 @@ impl Bar {
         }
     }
 
+    /// Shows how much of a model has been sent.
+    pub(super) fn bytes(&self, done: u64, all: u64) {
+        self.bar.set_length(all);
+        self.bar.set_position(done);
+        self.bar.set_message("sending the model");
+    }
+
     fn prefix(&self) {
         use std::sync::atomic::Ordering::Relaxed;
         self.bar.set_prefix(format!("{}/{}", self.layers.load(Relaxed), self.total.load(Relaxed)));

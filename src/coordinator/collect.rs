@@ -90,6 +90,9 @@ impl Core {
         let events = {
             let mut table = self.table();
             let verdict = table.finish(&finished, self.now());
+            if verdict == Verdict::Stale {
+                self.metrics.stale_result();
+            }
             if !matches!(verdict, Verdict::Accepted { .. }) {
                 tracing::info!(analysis = %finished.job, unit = finished.unit, worker = %finished.worker,
                     attempt = finished.attempt.0, ?verdict, "a result is not counted");

@@ -12,23 +12,29 @@ use crate::{Error, ErrorKind, Result};
 use prost::Message;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How long to wait before what could not be made durable is tried again.
+const AGAIN: Duration = Duration::from_secs(5);
 
 /// Completes an analysis whose rows are all there. What cannot be completed is failed, aloud.
 pub(super) async fn complete(core: Arc<Core>, live: Arc<Live>) {
     let (inner_core, inner_live) = (Arc::clone(&core), Arc::clone(&live));
     let made = tokio::task::spawn_blocking(move || report(&inner_core, &inner_live)).await;
     let made = made.unwrap_or_else(|panic| Err(Error::new(ErrorKind::Internal, panic.to_string())));
-    let ended = match made {
-        Ok((batch, summary)) => finish(&core, &live, batch, summary).await,
-        Err(error) => {
-            tracing::error!(%error, analysis = live.id, "the report cannot be made");
-            let failure = super::core::failure("INTERNAL", &error.to_string());
-            end(&core, &live, AnalysisState::Failed, Some(failure)).await
-        }
-    };
-    if let Err(error) = ended {
-        // The rows are durable: a restart completes it.
-        tracing::error!(%error, analysis = live.id, "the end of an analysis is not durable");
+    // The rows are durable, so a restart would complete it as well; a disk that is full may not be for ever.
+    loop {
+        let ended = match &made {
+            Ok((batch, summary)) => finish(&core, &live, batch.clone(), summary.clone()).await,
+            Err(error) => {
+                tracing::error!(%error, analysis = live.id, "the report cannot be made");
+                let failure = super::core::failure("INTERNAL", &error.to_string());
+                end(&core, &live, AnalysisState::Failed, Some(failure)).await
+            }
+        };
+        let Err(error) = ended else { return };
+        tracing::error!(%error, analysis = live.id, "the end of an analysis is not durable; it is tried again");
+        tokio::time::sleep(AGAIN).await;
     }
 }
 
@@ -45,7 +51,12 @@ pub(super) async fn end(
         own.analysis().failure = failure;
         closed(core, &live.id, &mut own, state)
     };
-    save(core, live, Batch::new(), record).await
+    let saved = save(core, live, Batch::new(), record).await;
+    if saved.is_err() {
+        // It goes on as if it had not been asked to end.
+        live.lock().closing = false;
+    }
+    saved
 }
 
 async fn finish(core: &Arc<Core>, live: &Arc<Live>, batch: Batch, summary: v1::Summary) -> Result<()> {
@@ -81,9 +92,24 @@ fn closed(core: &Core, id: &str, own: &mut super::live::State, state: AnalysisSt
 async fn save(core: &Arc<Core>, live: &Arc<Live>, mut batch: Batch, record: AnalysisRecord) -> Result<()> {
     batch.put(Space::Job, live.id.as_bytes(), record.encode_to_vec());
     core.commit(batch).await?;
+    count(core, &record);
     live.lock().record = record;
     core.forget(live);
     Ok(())
+}
+
+fn count(core: &Core, record: &AnalysisRecord) {
+    let Some(analysis) = &record.analysis else { return };
+    let state = match analysis.state() {
+        AnalysisState::Succeeded => "succeeded",
+        AnalysisState::Cancelled => "cancelled",
+        _ => "failed",
+    };
+    let took = analysis
+        .create_time
+        .zip(analysis.end_time)
+        .map_or(0.0, |(from, to)| clock::seconds_between(&from, &to));
+    core.metrics.analysis_ended(state, Duration::from_secs_f64(took.max(0.0)));
 }
 
 /// The rows that the report changes, and what all rows come to.

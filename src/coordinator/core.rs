@@ -3,15 +3,16 @@
 use super::clock::Clock;
 use super::live::{Filled, Live};
 use super::load::Speed;
-use super::planned::Planned;
+use super::planned::{Planned, Work};
 use super::settings::Settings;
 use super::sources::Sources;
 use super::sums::GramSums;
-use crate::job::{Event, JobId, JobState, Table, Time};
+use crate::job::{Event, JobId, JobState, Requeue, Table, Time};
 use crate::rpc::proto::store::v1::{AnalysisRecord, RowRecord};
 use crate::rpc::proto::v1::{self, AnalysisState};
 use crate::store::{Batch, Records, Space};
 use crate::telemetry::Metrics;
+use crate::telemetry::metrics::Cache;
 use crate::{Error, ErrorKind, Result};
 use prost::Message;
 use std::collections::BTreeMap;
@@ -171,20 +172,26 @@ impl Core {
             waits_again |= matches!(event, Event::UnitRequeued { .. });
             match event {
                 Event::UnitStarted { job, .. } => self.started(&job),
-                Event::UnitFailed { job, unit, reason } => self.unit_failed(&job, unit, "FAILED", reason),
+                Event::UnitFailed { job, unit, reason } => {
+                    let (word, reason) = in_two(&reason);
+                    self.unit_failed(&job, unit, word, reason);
+                }
                 Event::UnitSetAside { job, unit, reason } => {
-                    self.unit_failed(&job, unit, "SET_ASIDE", reason);
+                    self.unit_failed(&job, unit, "SET_ASIDE", &reason);
                 }
                 Event::JobChanged { job, state: JobState::Failed(reason) } => {
-                    self.end_failed(&job.0, failure("FAILED", &reason));
+                    let (word, reason) = in_two(&reason);
+                    self.end_failed(&job.0, failure(word, reason));
                 }
                 Event::UnitRequeued { job, unit, cause, .. } => {
+                    self.count_again(&cause);
                     tracing::warn!(analysis = %job, unit, ?cause, "a unit waits again");
                     if let Some(live) = self.live(&job.0) {
                         live.tell();
                     }
                 }
-                Event::UnitFinished { .. } | Event::JobChanged { .. } => {}
+                Event::UnitFinished { job, unit, .. } => self.catch_up(&job, unit),
+                Event::JobChanged { .. } => {}
                 Event::WorkerChanged { worker, state } => tracing::info!(%worker, ?state, "worker"),
             }
         }
@@ -192,6 +199,20 @@ impl Core {
         if waits_again {
             self.arrived.notify_waiters();
         }
+    }
+
+    fn count_again(&self, cause: &Requeue) {
+        let word = match cause {
+            Requeue::WorkerLost => "worker_lost",
+            Requeue::NoProgress => "no_progress",
+            Requeue::HandedBack => "handed_back",
+            Requeue::World(_) => "world",
+            Requeue::Model(_) => "model",
+        };
+        if matches!(cause, Requeue::WorkerLost | Requeue::NoProgress) {
+            self.metrics.leases_expired(1);
+        }
+        self.metrics.retried(word);
     }
 
     fn started(&self, job: &JobId) {
@@ -209,29 +230,61 @@ impl Core {
     }
 
     /// A unit can never be done: its layer's row says so.
-    fn unit_failed(self: &Arc<Self>, job: &JobId, unit: u32, word: &str, reason: String) {
+    fn unit_failed(self: &Arc<Self>, job: &JobId, unit: u32, word: &str, reason: &str) {
         let Some(live) = self.live(&job.0) else { return };
         let Some(planned) = live.planned() else { return };
         let Some(unit) = planned.units.get(unit as usize).cloned() else { return };
         tracing::warn!(analysis = %job, layer = planned.layer(&unit).map(|l| l.name.as_str()), %reason, "a layer failed");
-        let row = super::rows::failed_row(&planned, unit.layer, word, &reason);
-        let record = RowRecord { row: Some(row), ..RowRecord::default() };
+        let row = super::rows::failed_row(&planned, unit.layer, word, reason);
+        let record = RowRecord { row: Some(row), failed: true, ..RowRecord::default() };
+        self.put_row(&live, unit.layer, record);
+    }
+
+    /// The row of a unit is durable before the unit counts as done, but for one that began to follow another after
+    /// that one's row was queued: its row is taken from what is known now.
+    fn catch_up(self: &Arc<Self>, job: &JobId, number: u32) {
+        let Some((live, planned)) = self.planned(&job.0) else { return };
+        let Some(unit) = planned.units.get(number as usize) else { return };
+        if matches!(unit.work, Work::Shard { .. }) || live.lock().is_filled(unit.layer) {
+            return;
+        }
+        let keep_spectra = live.lock().analysis().keep_spectra;
+        let known = self.known_object(&planned, unit.layer, keep_spectra);
+        let Ok(Some((key, row))) = known else {
+            let reason =
+                "it ended with the same layer of another analysis, whose result is not kept; ask again";
+            return self.unit_failed(job, number, "FAILED", reason);
+        };
+        let record =
+            RowRecord { row: Some(row), result_key: key.to_vec(), from_cache: true, ..RowRecord::default() };
+        self.put_row(&live, unit.layer, record);
+    }
+
+    /// Queues one row.
+    fn put_row(self: &Arc<Self>, live: &Arc<Live>, layer: usize, record: RowRecord) {
         let order = self.order();
         let mut batch = Batch::new();
-        let Some(filled) = super::rows::put(&mut batch, &live, unit.layer, record) else { return };
-        let core = Arc::clone(self);
-        let filled = Filled { failed: true, ..filled };
+        let Some(filled) = super::rows::put(&mut batch, live, layer, record) else { return };
+        let (core, live) = (Arc::clone(self), Arc::clone(live));
         let durable = self.submit(batch, move || core.filled(&live, &filled));
         drop(order);
         self.settings.runtime.spawn(async move {
             if let Err(error) = durable.await {
-                tracing::error!(%error, "a failed layer's row is not durable; it will be tried again after a restart");
+                tracing::error!(%error, "a layer's row is not durable; it will be tried again after a restart");
             }
         });
     }
 
     /// A row is durable. Called on the thread of the store.
     pub(super) fn filled(self: &Arc<Self>, live: &Arc<Live>, filled: &Filled) {
+        let outcome = match filled.status {
+            v1::LayerStatus::Success => "analysed",
+            _ => "failed",
+        };
+        self.metrics.layers_done(outcome, 1);
+        if filled.from_cache {
+            self.metrics.cache_hit(Cache::Content, 1);
+        }
         if live.fill(filled) {
             self.settings.runtime.spawn(super::complete::complete(Arc::clone(self), Arc::clone(live)));
         }
@@ -273,6 +326,12 @@ impl Core {
         let planned = live.planned()?;
         Some((live, planned))
     }
+}
+
+/// A reason as workers report it, `WORD: what happened`, in its two parts.
+fn in_two(reason: &str) -> (&str, &str) {
+    let is_word = |word: &str| !word.is_empty() && word.bytes().all(|c| c.is_ascii_uppercase() || c == b'_');
+    reason.split_once(": ").filter(|(word, _)| is_word(word)).unwrap_or(("FAILED", reason))
 }
 
 /// A failure for clients.

@@ -4,7 +4,7 @@
 use super::clock;
 use super::core::{Core, failure};
 use super::live::{Counts, Live};
-use super::planned::Planned;
+use super::planned::{Planned, Work};
 use super::rows;
 use super::sources::Place;
 use crate::analysis::{self, Options};
@@ -13,9 +13,10 @@ use crate::job::{JobId, NewJob, Restore};
 use crate::layer;
 use crate::rpc::convert::{options_from_proto, options_to_proto};
 use crate::rpc::proto::store::v1::{AnalysisRecord, RowRecord};
-use crate::rpc::proto::v1::{self, AnalysisState, CreateAnalysisRequest, LayerStatus};
+use crate::rpc::proto::v1::{self, AnalysisState, CreateAnalysisRequest};
 use crate::run::{self, Model};
 use crate::store::{Batch, Space};
+use crate::telemetry::metrics::Cache;
 use crate::{Error, ErrorKind, Result};
 use prost::Message;
 use std::sync::Arc;
@@ -187,6 +188,11 @@ impl Core {
         let prepared = prepared.unwrap_or_else(|e| Err(Error::new(ErrorKind::Internal, e.to_string())))?;
         let Prepared { batch, filled, counts, events, record } = prepared;
         self.commit(batch).await?;
+        let known = counts.from_cache;
+        self.metrics.cache_hit(Cache::Object, known);
+        self.metrics.cache_miss(filled.len() as u64 - known);
+        self.metrics.layers_done("analysed", known);
+        self.metrics.layers_done("skipped", planned.skipped_rows.len() as u64);
         let complete = {
             let mut state = live.lock();
             state.record = record;
@@ -202,7 +208,12 @@ impl Core {
             super::complete::complete(Arc::clone(self), Arc::clone(live)).await;
             return Ok(());
         }
-        self.queue(live, &planned, &filled, false)
+        let queued = self.queue(live, &planned, &filled, false);
+        if let Err(error) = &queued {
+            // It is durable already: it ends as what it is.
+            self.end_failed(&live.id, failure(word(error), &error.to_string()));
+        }
+        queued
     }
 
     /// Hands the units that are left to the table.
@@ -218,6 +229,7 @@ impl Core {
             .filter(|(_, unit)| filled.get(unit.layer).copied().unwrap_or(false))
             .map(|(number, _)| number)
             .collect();
+        self.want_sums(&live.id, planned, filled);
         let priority = live.lock().analysis().priority;
         let job = NewJob {
             id: JobId(live.id.clone()),
@@ -241,6 +253,17 @@ impl Core {
         self.follow_up(events);
         self.arrived.notify_waiters();
         Ok(())
+    }
+}
+
+impl Core {
+    /// Partial Gram matrices are kept as long as an analysis needs them, whoever had them computed.
+    fn want_sums(&self, id: &str, planned: &Planned, filled: &[bool]) {
+        for unit in planned.units.iter().filter(|unit| matches!(unit.work, Work::Finish { .. })) {
+            if !filled.get(unit.layer).copied().unwrap_or(true) {
+                self.sums.want(&unit.key, id);
+            }
+        }
     }
 }
 
@@ -272,7 +295,13 @@ impl Core {
             let Some((key, row)) = self.known_object(planned, index, keep_spectra)? else { continue };
             let sequence = first + events.len() as u64;
             let status = row.status();
-            let known = RowRecord { row: Some(row), result_key: key.to_vec(), sequence, from_cache: true };
+            let known = RowRecord {
+                row: Some(row),
+                result_key: key.to_vec(),
+                sequence,
+                from_cache: true,
+                failed: false,
+            };
             batch.put(Space::Row, rows::key(&live.id, *place), known.encode_to_vec());
             note(&mut filled, &mut counts, planned, index);
             let layer = u32::try_from(index).unwrap_or(u32::MAX);
@@ -388,10 +417,4 @@ pub(super) fn identity(planned: &Planned) -> v1::ModelIdentity {
         metadata: catalog.metadata.clone().into_iter().collect(),
         notes: catalog.notes.clone(),
     }
-}
-
-/// The state of a row that is there.
-pub(super) fn is_failed_unit(row: &v1::LayerResult) -> bool {
-    row.status() == LayerStatus::Failed
-        && matches!(row.reason.as_deref(), Some("FAILED" | "SET_ASIDE" | "NEEDS_MEMORY" | "INTERNAL"))
 }

@@ -1,7 +1,7 @@
 //! After a start: analyses that had not ended are planned anew and go on where their rows end.
 
 use super::core::{Core, decode, failure};
-use super::create::{identity, is_failed_unit, note, word};
+use super::create::{identity, note, word};
 use super::live::{Counts, Happened, Live};
 use super::planned::Planned;
 use super::rows;
@@ -97,7 +97,7 @@ impl Core {
             let row = record.row.unwrap_or_default();
             note(&mut there.filled, &mut there.counts, planned, layer);
             there.counts.from_cache -= u64::from(!record.from_cache);
-            if is_failed_unit(&row) {
+            if record.failed {
                 there.counts.done -= 1;
                 there.counts.failed += 1;
             }

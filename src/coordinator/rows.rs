@@ -47,8 +47,8 @@ pub(super) fn put(batch: &mut Batch, live: &Live, layer: usize, mut record: RowR
     record.sequence = state.take_sequence();
     let status = record.row.as_ref().map_or(LayerStatus::Unspecified, v1::LayerResult::status);
     batch.put(Space::Row, key(&live.id, place), record.encode_to_vec());
-    let (sequence, from_cache) = (record.sequence, record.from_cache);
-    Some(Filled { layer, sequence, status, failed: false, from_cache })
+    let RowRecord { sequence, from_cache, failed, .. } = record;
+    Some(Filled { layer, sequence, status, failed, from_cache })
 }
 
 /// A row that says why its layer could not be computed.

@@ -116,12 +116,17 @@ impl Coordinator {
         for name in ["AnalysisService", "UploadService", "WorkerService", "SystemService"] {
             health.set_service_status(format!("spectrald.v1.{name}"), ServingStatus::Serving).await;
         }
-        let background = tokio::spawn(keep_time(Arc::clone(&core), Arc::clone(&store), config.clone()));
+        let open = listener.open_connections();
         let accepting = tokio::spawn(listener.run());
+        let gauges = Arc::clone(&core.metrics);
+        let sample = move || gauges.connections(open());
+        let background =
+            tokio::spawn(keep_time(Arc::clone(&core), Arc::clone(&store), config.clone(), sample));
+        let refusals = Arc::clone(&core.metrics);
         let layers = tower::ServiceBuilder::new()
             .layer(RpcLayer::new(Arc::clone(&core.metrics), methods(DESCRIPTORS)?))
             .layer(DeadlineLayer::new(config.limits.max_rpc_time).except(LONG))
-            .layer(GuardLayer::new(policy))
+            .layer(GuardLayer::new(policy).on_refusal(move |reason| refusals.refused(reason)))
             .into_inner();
         let stop = shutdown.clone();
         let told = async move {
@@ -229,7 +234,7 @@ fn open(config: &Config) -> Result<(Store, u32, String)> {
 }
 
 /// Time-outs, gauges, exports, old uploads.
-async fn keep_time(core: Arc<Core>, store: Arc<Store>, config: Config) {
+async fn keep_time(core: Arc<Core>, store: Arc<Store>, config: Config, sample: impl Fn() + Send + 'static) {
     let leases = tokio::spawn(expire(Arc::clone(&core)));
     let mut ticks = tokio::time::interval(SAMPLE);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -238,6 +243,7 @@ async fn keep_time(core: Arc<Core>, store: Arc<Store>, config: Config) {
     loop {
         ticks.tick().await;
         core.sample(&mut before);
+        sample();
         let (core, store) = (Arc::clone(&core), Arc::clone(&store));
         let (every, keep) = (config.store.export_every, config.store.export_keep);
         let done = tokio::task::spawn_blocking(move || {

@@ -235,6 +235,8 @@ fn note_speed(core: &Core, results: &[UnitResult]) {
         let Some((_, planned)) = core.planned(&result.analysis) else { continue };
         if let Some(unit) = planned.units.get(result.unit as usize) {
             core.speed.add(unit.cost.flops, result.seconds);
+            core.metrics
+                .layer_took(std::time::Duration::try_from_secs_f64(result.seconds).unwrap_or_default());
         }
     }
 }
@@ -290,27 +292,27 @@ impl Core {
             }),
             options: options.or_else(|| Some(options_to_proto(&planned.options, &[]))),
             keep_spectra,
-            units: lease.units.iter().filter_map(|unit| self.unit(&planned, &live.id, *unit)).collect(),
+            units: lease.units.iter().filter_map(|unit| unit_of(&planned, *unit)).collect(),
             memory_bytes: lease.memory,
             traceparent: live.traceparent(),
         })
     }
+}
 
-    fn unit(&self, planned: &Planned, id: &str, number: u32) -> Option<Unit> {
-        let unit = planned.units.get(number as usize)?;
-        let work = match &unit.work {
-            Work::Whole => unit::Work::Whole(Whole {}),
-            Work::Shard { index, rows } => {
-                self.sums.want(planned.keys.get(unit.layer)?, id);
-                unit::Work::Shard(Shard { index: *index, begin: rows.start, end: rows.end })
-            }
-            Work::Finish { shards } => unit::Work::Finish(Finish { shards: *shards }),
-        };
-        Some(Unit {
-            unit: number,
-            layer: u32::try_from(unit.layer).ok()?,
-            name: planned.layer(unit)?.name.clone(),
-            work: Some(work),
-        })
-    }
+/// A unit as its worker gets it.
+fn unit_of(planned: &Planned, number: u32) -> Option<Unit> {
+    let unit = planned.units.get(number as usize)?;
+    let work = match &unit.work {
+        Work::Whole => unit::Work::Whole(Whole {}),
+        Work::Shard { index, rows } => {
+            unit::Work::Shard(Shard { index: *index, begin: rows.start, end: rows.end })
+        }
+        Work::Finish { shards } => unit::Work::Finish(Finish { shards: *shards }),
+    };
+    Some(Unit {
+        unit: number,
+        layer: u32::try_from(unit.layer).ok()?,
+        name: planned.layer(unit)?.name.clone(),
+        work: Some(work),
+    })
 }

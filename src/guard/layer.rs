@@ -11,15 +11,26 @@ use tower::{Layer, Service};
 
 /// Asks a [`Policy`] about each call before anything of its message is read; puts the [`super::Caller`] in the
 /// request's extensions; answers refused calls and logs them.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct GuardLayer {
     policy: Arc<Policy>,
+    told: Told,
 }
+
+/// Who is told of a refusal, by its reason word.
+type Told = Arc<dyn Fn(&'static str) + Send + Sync>;
 
 impl GuardLayer {
     /// A layer that follows `policy`.
     pub fn new(policy: Arc<Policy>) -> Self {
-        Self { policy }
+        Self { policy, told: Arc::new(|_| ()) }
+    }
+
+    /// Tells `told` the reason word of each refusal, for metrics.
+    #[must_use]
+    pub fn on_refusal(mut self, told: impl Fn(&'static str) + Send + Sync + 'static) -> Self {
+        self.told = Arc::new(told);
+        self
     }
 }
 
@@ -27,14 +38,15 @@ impl<S> Layer<S> for GuardLayer {
     type Service = GuardService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        GuardService { policy: Arc::clone(&self.policy), inner }
+        GuardService { policy: Arc::clone(&self.policy), told: Arc::clone(&self.told), inner }
     }
 }
 
 /// What [`GuardLayer`] makes of a service.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct GuardService<S> {
     policy: Arc<Policy>,
+    told: Told,
     inner: S,
 }
 
@@ -70,6 +82,7 @@ where
                     reason = refusal.reason,
                     "call refused"
                 );
+                (self.told)(refusal.reason);
                 Either::Left(ready(Ok(refusal.into_status().into_http())))
             }
         }

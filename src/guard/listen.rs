@@ -119,6 +119,12 @@ impl Listener {
         Arc::clone(&self.accept.counts)
     }
 
+    /// Counts the connections that are open, for metrics.
+    pub fn open_connections(&self) -> impl Fn() -> u64 + Send + Sync + use<> {
+        let slots = Arc::clone(&self.accept.slots);
+        move || slots.open()
+    }
+
     /// Accepts until the [`Incoming`] is dropped. Handshakes run in tasks of their own.
     pub async fn run(self) {
         let mut wait = BACKOFF;

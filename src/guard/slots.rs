@@ -84,6 +84,11 @@ impl Slots {
         Arc::new(Self { most, most_per_peer, taken: Mutex::default() })
     }
 
+    /// Places taken.
+    pub(super) fn open(&self) -> u64 {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner).values().map(|open| *open as u64).sum()
+    }
+
     /// Takes a place for a connection from `address`, or says which cap is reached.
     pub(super) fn take(self: &Arc<Self>, address: IpAddr) -> Result<Slot, Event> {
         let peer = peer(address);

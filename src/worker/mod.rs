@@ -10,12 +10,14 @@
 //! | `models` | which models are open, and are they those of the plan |
 //! | `access` | who uses an open model; bytes counted as progress |
 //! | `through` | a model read through the coordinator |
-//! | `link` | every call to the coordinator but the report |
+//! | `link` | every call to the coordinator |
+//! | `incoming` | a sum of Gram matrices as it arrives |
 
 mod access;
 mod agent;
 mod blame;
 mod board;
+mod incoming;
 mod link;
 mod models;
 mod pool;

@@ -35,14 +35,14 @@ fn started(place: &Place, args: &[&str]) -> Child {
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-fn signal(child: &Child, name: &str) {
+pub(super) fn signal(child: &Child, name: &str) {
     // the shell's own kill: no program need be installed
     let sent = Command::new("sh").args(["-c", &format!("kill -{name} {}", child.id())]).status().unwrap();
     assert!(sent.success());
 }
 
 /// What the child gave, which must end by itself.
-fn ended(child: Child) -> Output {
+pub(super) fn ended(child: Child) -> Output {
     let (send, receive) = channel();
     let id = child.id();
     std::thread::spawn(move || send.send(child.wait_with_output()));

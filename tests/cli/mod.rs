@@ -4,6 +4,7 @@ mod errors;
 mod interrupt;
 mod output;
 mod reads;
+mod remote;
 
 use crate::support::models::fixture;
 use std::path::{Path, PathBuf};

@@ -58,7 +58,7 @@ pub(in crate::cli) struct WorkerArgs {
     /// URL of the coordinator
     #[arg(long, value_name = "URL")]
     pub(in crate::cli) coordinator: Option<String>,
-    /// Name of the worker (default: host and process)
+    /// Name of the worker (default: that of the machine and eight random letters)
     #[arg(long, value_name = "NAME")]
     pub(in crate::cli) id: Option<String>,
     /// File with the worker's token

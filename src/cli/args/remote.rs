@@ -34,7 +34,8 @@ pub(in crate::cli) struct ServerArgs {
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct SubmitArgs {
-    /// A URI below the coordinator's roots; to a coordinator of this machine also a path
+    /// A URI below the coordinator's roots, or a path: a coordinator of this machine reads it itself, to another one
+    /// the model is sent
     #[arg(required = true, value_name = "MODEL")]
     pub(in crate::cli) models: Vec<String>,
     #[command(flatten)]
@@ -66,6 +67,9 @@ pub(in crate::cli) struct SubmitArgs {
     /// Check and plan the request without asking for it
     #[arg(long)]
     pub(in crate::cli) validate_only: bool,
+    /// Send a model that is given by its path also to a coordinator of this machine
+    #[arg(long)]
+    pub(in crate::cli) upload: bool,
     /// No progress and no notes on stderr
     #[arg(short, long)]
     pub(in crate::cli) quiet: bool,

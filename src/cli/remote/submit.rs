@@ -4,11 +4,13 @@ use super::target::{client, target};
 use super::wait::until_ended;
 use super::{block_on, json, tables};
 use crate::cli::args::{ListFormat, SubmitArgs, WatchArgs};
+use crate::cli::progress::Bar;
 use crate::cli::{interrupt, output, reports};
 use crate::error::printable;
 use crate::rpc::client::{Client, Target, failure};
 use crate::rpc::convert::options_to_proto;
 use crate::rpc::proto::v1;
+use crate::source::{self, SourceOptions};
 use crate::{Error, Result};
 use std::cell::RefCell;
 use std::path::Path;
@@ -21,9 +23,14 @@ pub(in crate::cli) fn submit(args: &SubmitArgs) -> Result<ExitCode> {
     output::check(report.output.as_deref())?;
     check_request_id(args)?;
     let target = target(&args.server)?;
-    let models = args.models.iter().map(|model| named(model, &target)).collect::<Result<Vec<_>>>()?;
+    let named =
+        args.models.iter().map(|model| named(model, &target, args.upload)).collect::<Result<Vec<_>>>()?;
     block_on(async {
         let client = Client::connect(&target)?;
+        let mut models = Vec::new();
+        for named in &named {
+            models.push(at_coordinator(&client, named, args.quiet).await?);
+        }
         if !args.wait {
             return ask_only(&client, args, &models, &options).await;
         }
@@ -86,21 +93,39 @@ fn check_request_id(args: &SubmitArgs) -> Result<()> {
     }
 }
 
+/// What the coordinator is to read, or is to be sent first.
+#[derive(Debug, PartialEq, Eq)]
+enum Named {
+    Uri(String),
+    Sent(String),
+}
+
 /// A model as the coordinator is to read it. A path means the same to a coordinator of this machine once it is
-/// absolute, and nothing to another one.
-fn named(model: &str, target: &Target) -> Result<String> {
+/// absolute; to another one the model is sent.
+fn named(model: &str, target: &Target, upload: bool) -> Result<Named> {
     if model.contains("://") {
-        return Ok(model.to_owned());
+        return Ok(Named::Uri(model.to_owned()));
     }
-    if !target.is_loopback()? {
-        let message =
-            "a path of this machine means nothing to a coordinator on another; name a URI below its roots";
-        return Err(Error::invalid(message).in_file(model));
+    if upload || !target.is_loopback()? {
+        return Ok(Named::Sent(model.to_owned()));
     }
     let absolute = std::path::absolute(Path::new(model))
         .map_err(|e| Error::invalid(format!("cannot be made absolute: {e}")).in_file(model))?;
     let text = absolute.into_os_string().into_string();
-    text.map_err(|_| Error::invalid("the path is not text").in_file(model))
+    text.map(Named::Uri).map_err(|_| Error::invalid("the path is not text").in_file(model))
+}
+
+/// The URI under which the coordinator has a model; it is sent first if need be.
+async fn at_coordinator(client: &Client, named: &Named, quiet: bool) -> Result<String> {
+    let path = match named {
+        Named::Uri(uri) => return Ok(uri.clone()),
+        Named::Sent(path) => path,
+    };
+    let source = source::open(path, &SourceOptions::default())?;
+    let bar = Bar::new(!quiet && output::stderr_is_terminal());
+    let sent = client.upload(source.as_ref(), &|done, all| bar.bytes(done, all)).await;
+    bar.clear();
+    sent.map_err(|error| error.in_model(path))
 }
 
 /// Ctrl-C ends the waiting, not the analyses.
@@ -144,14 +169,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_is_made_absolute_for_this_machine_alone() {
+    fn a_path_is_made_absolute_for_this_machine_and_sent_to_another() {
         let here = Target { addr: "localhost:1".to_owned(), ..Target::default() };
         let there = Target { addr: "host:1".to_owned(), ..Target::default() };
-        assert_eq!(named("s3://b/m", &there).unwrap(), "s3://b/m");
-        assert_eq!(named("/m/x", &here).unwrap(), "/m/x");
-        assert!(named("x.safetensors", &here).unwrap().ends_with("/x.safetensors"));
-        assert!(Path::new(&named("./x", &here).unwrap()).is_absolute());
-        let error = named("/m/x", &there).unwrap_err().to_string();
-        assert!(error.starts_with("/m/x: a path of this machine means nothing"), "{error}");
+        let uri = |model: &str, target| match named(model, target, false).unwrap() {
+            Named::Uri(uri) => uri,
+            Named::Sent(path) => panic!("{path} would be sent"),
+        };
+        assert_eq!(uri("s3://b/m", &there), "s3://b/m");
+        assert_eq!(uri("/m/x", &here), "/m/x");
+        assert!(uri("x.safetensors", &here).ends_with("/x.safetensors"));
+        assert!(Path::new(&uri("./x", &here)).is_absolute());
+        assert_eq!(named("m/x", &there, false).unwrap(), Named::Sent("m/x".to_owned()));
+        assert_eq!(named("m/x", &here, true).unwrap(), Named::Sent("m/x".to_owned()));
     }
 }

@@ -7,6 +7,7 @@ mod report;
 mod retry;
 mod stream;
 mod target;
+mod upload;
 mod watch;
 
 pub use report::{failure, is_ended};

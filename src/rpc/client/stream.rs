@@ -44,7 +44,11 @@ impl Client {
             let answer = service.stream_layer_results(tonic::Request::new(request));
             let stream = within(self.patience.answer, answer).await?.into_inner();
             let mut rows = Vec::new();
-            self.each(stream, |message| Ok(rows.extend(message.layers))).await?;
+            self.each(stream, |message| {
+                rows.extend(message.layers);
+                Ok(())
+            })
+            .await?;
             Ok(rows)
         };
         let rows = self.retried(call).await?;

@@ -5,6 +5,8 @@ use crate::{Error, ErrorKind, Result};
 use http::uri::{Authority, Uri};
 use std::net::IpAddr;
 use std::time::Duration;
+use tokio_rustls::rustls::RootCertStore;
+use tokio_rustls::rustls::pki_types::{CertificateDer, pem::PemObject};
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 
@@ -53,6 +55,17 @@ impl Address {
     }
 }
 
+/// Refuses a file of authorities that tonic would take for an empty one: without a certificate, or with a broken one.
+fn check_authorities(pem: &[u8]) -> Result<()> {
+    let wrong = |message: String| Error::invalid(message).in_field("--ca-cert");
+    let mut store = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        let certificate = certificate.map_err(|e| wrong(format!("is not PEM: {e}")))?;
+        store.add(certificate).map_err(|e| wrong(format!("has a broken certificate: {e}")))?;
+    }
+    if store.is_empty() { Err(wrong("has no certificate (PEM)".to_owned())) } else { Ok(()) }
+}
+
 /// Whether a host is this machine.
 fn is_loopback_host(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
@@ -92,13 +105,14 @@ impl Target {
         }
         let parsed = rest.parse::<Authority>().ok().filter(|parsed| !parsed.host().is_empty());
         let parsed = parsed.ok_or_else(|| wrong(format!("'{typed}' is not HOST:PORT")))?;
-        let authority = match (parsed.port(), parsed.port_u16()) {
-            (_, Some(port)) if port > 0 => parsed,
-            (None, None) => format!("{}:{DEFAULT_PORT}", parsed.host())
-                .parse()
-                .map_err(|_| wrong(format!("'{typed}' is not HOST:PORT")))?,
-            _ => return Err(wrong(format!("'{typed}' has no port from 1 to 65535"))),
-        };
+        let authority =
+            match parsed.port_u16() {
+                Some(port) if port > 0 => parsed,
+                None if parsed.as_str() == parsed.host() => format!("{}:{DEFAULT_PORT}", parsed.host())
+                    .parse()
+                    .map_err(|_| wrong(format!("'{typed}' is not HOST:PORT")))?,
+                _ => return Err(wrong(format!("'{typed}' has no port from 1 to 65535"))),
+            };
         Ok(Address { secure, authority })
     }
 
@@ -133,15 +147,18 @@ impl Target {
 
     fn tls(&self, endpoint: Endpoint) -> Result<Endpoint> {
         let mut tls = ClientTlsConfig::new().timeout(CONNECT_TIMEOUT);
-        tls = match &self.ca {
-            Some(ca) => tls.ca_certificate(Certificate::from_pem(ca)),
-            None => tls.with_native_roots(),
-        };
         tls = match (&self.cert, &self.key) {
             (Some(cert), Some(key)) => tls.identity(Identity::from_pem(cert, key.expose())),
             (None, None) => tls,
             (Some(_), None) => return Err(Error::invalid("needs --client-key").in_field("--client-cert")),
             (None, Some(_)) => return Err(Error::invalid("needs --client-cert").in_field("--client-key")),
+        };
+        tls = match &self.ca {
+            Some(ca) => {
+                check_authorities(ca)?;
+                tls.ca_certificate(Certificate::from_pem(ca))
+            }
+            None => tls.with_native_roots(),
         };
         if let Some(name) = &self.server_name {
             tls = tls.domain_name(name);
@@ -233,6 +250,8 @@ mod tests {
         assert_eq!(message, "field '--client-cert': needs --client-key");
         let rotten = tls(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
         let error = rotten.endpoint().map(|_| ()).unwrap_err().to_string();
-        assert!(error.starts_with("certificates for TLS cannot be used: "), "{error}");
+        assert!(error.starts_with("field '--ca-cert': has a broken certificate: "), "{error}");
+        let error = tls(b"nothing").endpoint().map(|_| ()).unwrap_err().to_string();
+        assert_eq!(error, "field '--ca-cert': has no certificate (PEM)");
     }
 }

@@ -1,13 +1,19 @@
 //! There and back, bit for bit.
 
 use super::*;
-use crate::analysis::{Compat, LayerReport, ModelIdentity, Naming, Options, Status, Summary, summarize};
+use crate::analysis::{
+    Compat, ErgColumns, EsdColumns, FitColumns, LayerReport, ModelIdentity, MpColumns, Naming, NormColumns,
+    Options, PartialColumns, RandomColumns, Status, Summary, VectorColumns, summarize,
+};
 use crate::layer::{Conv, LayerOptions};
 use crate::rpc::proto::v1;
 use crate::source::ObjectIdentity;
 use crate::spectrum::MethodChoice;
+use proptest::option::of;
 use proptest::prelude::*;
+use proptest::sample;
 use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
 use prost::Message;
 use std::collections::BTreeMap;
 
@@ -26,168 +32,112 @@ fn number() -> impl Strategy<Value = f64> {
     ]
 }
 
-fn words(list: &'static [&'static str]) -> impl Strategy<Value = Option<&'static str>> {
-    proptest::option::of(proptest::sample::select(list))
-}
-
 fn text() -> impl Strategy<Value = String> {
     prop_oneof![Just(String::new()), Just("a.weight".to_owned()), any::<String>()]
 }
 
-/// A struct with each field drawn by the strategy that stands for its type.
+/// Draws columns, each of which may be absent.
+struct Draw(TestRunner);
+
+impl Draw {
+    fn one<S: Strategy>(&mut self, strategy: S) -> S::Value {
+        strategy.new_tree(&mut self.0).unwrap().current()
+    }
+
+    fn real(&mut self) -> Option<f64> {
+        self.one(of(number()))
+    }
+
+    fn count(&mut self) -> Option<u64> {
+        self.one(of(any::<u64>()))
+    }
+
+    fn whole(&mut self) -> Option<i64> {
+        self.one(of(any::<i64>()))
+    }
+
+    fn flag(&mut self) -> Option<bool> {
+        self.one(of(any::<bool>()))
+    }
+
+    fn text(&mut self) -> Option<String> {
+        self.one(of(text()))
+    }
+
+    fn name(&mut self) -> String {
+        self.one(text())
+    }
+
+    fn word(&mut self, list: &'static [&'static str]) -> Option<&'static str> {
+        self.one(of(sample::select(list)))
+    }
+
+    fn group<T: Clone + std::fmt::Debug>(&mut self, group: T) -> Option<T> {
+        self.one(of(Just(group)))
+    }
+}
+
+/// A struct whose fields are drawn by the methods of `Draw` that stand before them.
 macro_rules! draw {
-    ($runner:ident, $type:ident { $($field:ident: $strategy:expr),* $(,)? }) => {
-        crate::analysis::$type { $($field: draw(&$strategy, $runner)),* }
+    ($draw:ident $type:ident $($kind:ident: [$($field:ident)*])* ; $($other:ident: $value:expr),*) => {
+        crate::analysis::$type { $($($field: $draw.$kind(),)*)* $($other: $value),* }
     };
 }
 
-fn draw<S: Strategy>(strategy: &S, runner: &mut proptest::test_runner::TestRunner) -> S::Value {
-    strategy.new_tree(runner).unwrap().current()
+fn partial(d: &mut Draw) -> PartialColumns {
+    draw!(d PartialColumns real: [residual_max alpha_error] count: [k certified_up_to];
+        certificate: d.word(super::words::CERTIFICATES))
 }
 
-fn row(r: &mut proptest::test_runner::TestRunner) -> LayerReport {
-    use proptest::option::of;
-    let (real, count, whole) = (of(number()), of(any::<u64>()), of(any::<i64>()));
-    let erg = draw!(
-        r,
-        ErgColumns {
-            detx_num: count,
-            num_erg_spikes: count,
-            erg_gap: whole,
-            detx_val: real,
-            detx_val_unrescaled: real,
-            delta_lambda_min: real,
-        }
-    );
-    let mp = draw!(
-        r,
-        MpColumns {
-            num_spikes: whole,
-            sigma_mp: real,
-            mp_softrank: real,
-            w_scale: real,
-            bulk_max: real,
-            bulk_min: real,
-            mp_distance: real,
-            mp_converged: of(any::<bool>()),
-        }
-    );
-    let random = draw!(
-        r,
-        RandomColumns {
-            max_rand_eval: real,
-            rand_distance: real,
-            rand_wasserstein: real,
-            ww_softrank: real,
-            ww_maxdist: real,
-            rand_num_spikes: whole,
-            num_traps: whole,
-            rand_sigma_mp: real,
-            rand_mp_softrank: real,
-            rand_w_scale: real,
-            rand_bulk_max: real,
-            rand_bulk_min: real,
-            seed: count,
-        }
-    );
-    let vectors = draw!(
-        r,
-        VectorColumns {
-            tail_localization_ratio: real,
-            tail_participation_ratio: real,
-            tail_vector_entropy: real,
-            bulk_localization_ratio: real,
-            bulk_participation_ratio: real,
-            bulk_vector_entropy: real,
-        }
-    );
-    let partial = draw!(
-        r,
-        PartialColumns {
-            k: count,
-            certificate: words(super::words::CERTIFICATES),
-            certified_up_to: count,
-            residual_max: real,
-            alpha_error: real,
-        }
-    );
-    let esd = draw!(
-        r,
-        EsdColumns {
-            num_evals: count,
-            sv_max: real,
-            sv_min: real,
-            rank_loss: count,
-            weak_rank_loss: count,
-            lambda_max: real,
-            method: words(super::words::METHODS),
-            noise_floor: real,
-        }
-    );
-    let fit = draw!(
-        r,
-        FitColumns {
-            alpha: real,
-            xmin: real,
-            xmax: real,
-            d: real,
-            d_two_sided: real,
-            sigma: real,
-            num_pl_spikes: whole,
-            alpha_lo: real,
-            alpha_hi: real,
-            xmin_tied: of(any::<bool>()),
-        }
-    );
-    let norms = draw!(
-        r,
-        NormColumns {
-            norm: real,
-            log_norm: real,
-            spectral_norm: real,
-            log_spectral_norm: real,
-            alpha_weighted: real,
-            log_alpha_norm: real,
-            stable_rank: real,
-            matrix_rank: count,
-            entropy: real,
-        }
-    );
-    let status = proptest::sample::select(vec![Status::Success, Status::Failed, Status::Skipped]);
-    draw!(
-        r,
-        LayerReport {
-            layer_id: count,
-            name: text(),
-            longname: text(),
-            layer_type: of(text()),
-            n: count,
-            m: count,
-            rf: count,
-            q: real,
-            slice_id: count,
-            status: status,
-            reason: of(text()),
-            detail: of(text()),
-            warning: of(text()),
-            has_esd: any::<bool>(),
-            esd: Just(esd.clone()),
-            partial: of(Just(partial.clone())),
-            fit: Just(fit.clone()),
-            norms: Just(norms.clone()),
-            erg: of(Just(erg.clone())),
-            mp: of(Just(mp.clone())),
-            random: of(Just(random.clone())),
-            vectors: of(Just(vectors.clone())),
-            tensor: text(),
-            dtype: text(),
-            shape: proptest::collection::vec(any::<u64>(), 0..5),
-            parameters: any::<u64>(),
-            role: of(text()),
-            block: count,
-            digest: of(text()),
-        }
-    )
+fn esd(d: &mut Draw) -> EsdColumns {
+    draw!(d EsdColumns real: [sv_max sv_min lambda_max noise_floor]
+        count: [num_evals rank_loss weak_rank_loss];
+        method: d.word(super::words::METHODS))
+}
+
+fn fit(d: &mut Draw) -> FitColumns {
+    draw!(d FitColumns real: [alpha xmin xmax d d_two_sided sigma alpha_lo alpha_hi]
+        whole: [num_pl_spikes] flag: [xmin_tied];)
+}
+
+fn norms(d: &mut Draw) -> NormColumns {
+    draw!(d NormColumns count: [matrix_rank]
+        real: [norm log_norm spectral_norm log_spectral_norm alpha_weighted log_alpha_norm stable_rank entropy];)
+}
+
+fn erg(d: &mut Draw) -> ErgColumns {
+    draw!(d ErgColumns count: [detx_num num_erg_spikes] whole: [erg_gap]
+        real: [detx_val detx_val_unrescaled delta_lambda_min];)
+}
+
+fn mp(d: &mut Draw) -> MpColumns {
+    draw!(d MpColumns whole: [num_spikes] flag: [mp_converged]
+        real: [sigma_mp mp_softrank w_scale bulk_max bulk_min mp_distance];)
+}
+
+fn random(d: &mut Draw) -> RandomColumns {
+    draw!(d RandomColumns whole: [rand_num_spikes num_traps] count: [seed]
+        real: [max_rand_eval rand_distance rand_wasserstein ww_softrank ww_maxdist rand_sigma_mp
+            rand_mp_softrank rand_w_scale rand_bulk_max rand_bulk_min];)
+}
+
+fn vectors(d: &mut Draw) -> VectorColumns {
+    draw!(d VectorColumns real: [tail_localization_ratio tail_participation_ratio tail_vector_entropy
+        bulk_localization_ratio bulk_participation_ratio bulk_vector_entropy];)
+}
+
+fn row(d: &mut Draw) -> LayerReport {
+    let (partial, erg, mp) = (partial(d), erg(d), mp(d));
+    let (random, vectors) = (random(d), vectors(d));
+    draw!(d LayerReport count: [layer_id n m rf slice_id block] real: [q]
+        text: [layer_type reason detail warning role digest] name: [name longname tensor dtype];
+        status: d.one(sample::select(vec![Status::Success, Status::Failed, Status::Skipped])),
+        has_esd: d.one(any::<bool>()),
+        esd: esd(d), fit: fit(d), norms: norms(d),
+        partial: d.group(partial), erg: d.group(erg), mp: d.group(mp),
+        random: d.group(random), vectors: d.group(vectors),
+        shape: d.one(proptest::collection::vec(any::<u64>(), 0..5)),
+        parameters: d.one(any::<u64>()))
 }
 
 /// `Debug` of an f64 is its shortest decimal that reads back to the same bits, so equal texts are equal bits.
@@ -197,10 +147,10 @@ fn shown(value: &impl std::fmt::Debug) -> String {
 
 #[test]
 fn rows_survive_the_wire_bit_for_bit() {
-    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let mut draw = Draw(TestRunner::deterministic());
     let (mut with_groups, mut without) = (0, 0);
     for _ in 0..4000 {
-        let row = row(&mut runner);
+        let row = row(&mut draw);
         if row.erg.is_some() && row.random.is_some() {
             with_groups += 1
         } else {
@@ -213,6 +163,39 @@ fn rows_survive_the_wire_bit_for_bit() {
         assert_eq!(shown(&LayerReport::try_from(decoded).unwrap()), shown(&row));
     }
     assert!(with_groups > 500 && without > 500, "{with_groups} {without}");
+}
+
+/// The JSON names of a message's fields, with those of the messages in it instead of these.
+fn json_names(message: &str) -> Vec<String> {
+    let files = prost_types::FileDescriptorSet::decode(crate::rpc::proto::DESCRIPTORS).unwrap().file;
+    let mut messages = files.iter().flat_map(|file| &file.message_type);
+    let found = messages.find(|found| found.name() == message).unwrap();
+    let names = found.field.iter().flat_map(|field| match field.r#type() {
+        prost_types::field_descriptor_proto::Type::Message => {
+            json_names(field.type_name().rsplit('.').next().unwrap())
+        }
+        _ => vec![field.json_name().to_owned()],
+    });
+    names.collect()
+}
+
+/// A client that takes columns from field.json_name has those of the reports.
+#[test]
+fn json_names_are_the_columns_of_reports() {
+    let row = LayerReport {
+        partial: Some(Default::default()),
+        erg: Some(Default::default()),
+        mp: Some(Default::default()),
+        random: Some(Default::default()),
+        vectors: Some(Default::default()),
+        ..LayerReport::default()
+    };
+    let mut columns: Vec<String> =
+        serde_json::to_value(&row).unwrap().as_object().unwrap().keys().cloned().collect();
+    let mut names = json_names("LayerResult");
+    columns.sort_unstable();
+    names.sort_unstable();
+    assert_eq!(names, columns);
 }
 
 #[test]

@@ -153,7 +153,9 @@ fn a_flipped_byte_or_a_cut_anywhere_costs_no_record() {
             let (count, opened) =
                 harmed(base.path(), &|db| edit(&db.join("db"), &|bytes| bytes.truncate(cut)));
             assert_eq!(count, RECORDS, "cut at {cut} of {length}");
-            assert!(cut == length - 1 || !opened.warnings().is_empty(), "cut at {cut}: {opened:?}");
+            // What a cut near the end takes may be no more than a kill leaves undone: the journal has it.
+            let told = !opened.warnings().is_empty();
+            assert!(told || (cut > length / 2 && opened.replayed <= 1), "cut at {cut}: {opened:?}");
         }
         let gone = |db: &Path| std::fs::remove_dir_all(db).unwrap();
         let (count, opened) = harmed(base.path(), &gone);

@@ -34,17 +34,6 @@ const ANALYSIS_STATES: [&str; 3] = ["succeeded", "failed", "cancelled"];
 const LAYER_OUTCOMES: [&str; 3] = ["analysed", "failed", "skipped"];
 const CACHE_KINDS: [&str; 2] = ["content", "object"];
 
-/// A stage of the work on one layer, as workers report it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
-    /// Waiting for bytes of the object store.
-    Fetch,
-    /// Computing the spectrum.
-    Spectrum,
-    /// All of it.
-    Total,
-}
-
 /// Which cache answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cache {
@@ -240,14 +229,9 @@ impl Metrics {
         self.layers.add(number, &[KeyValue::new("outcome", outcome)]);
     }
 
-    /// A worker said how long a stage of a layer took.
-    pub fn layer_took(&self, stage: Stage, took: Duration) {
-        let stage = match stage {
-            Stage::Fetch => "fetch",
-            Stage::Spectrum => "spectrum",
-            Stage::Total => "total",
-        };
-        self.layer_duration.record(took.as_secs_f64(), &[KeyValue::new("stage", stage)]);
+    /// A worker said how long a layer, or a row block of one, took in all.
+    pub fn layer_took(&self, took: Duration) {
+        self.layer_duration.record(took.as_secs_f64(), &[]);
     }
 
     /// Bytes read from object stores.

@@ -7,9 +7,7 @@ fn all_used() -> Metrics {
     let metrics = Metrics::standalone("coordinator").unwrap();
     metrics.analysis_ended("succeeded", Duration::from_secs(2));
     metrics.layers_done("analysed", 3);
-    metrics.layer_took(Stage::Fetch, Duration::from_millis(2));
-    metrics.layer_took(Stage::Spectrum, Duration::from_millis(20));
-    metrics.layer_took(Stage::Total, Duration::from_millis(30));
+    metrics.layer_took(Duration::from_millis(30));
     metrics.fetched(4096);
     metrics.cache_hit(Cache::Content, 1);
     metrics.cache_hit(Cache::Object, 2);
@@ -62,7 +60,7 @@ fn values_and_labels_as_printed() {
         "spectrald_analyses_total{state=\"failed\"} 0",
         "spectrald_analysis_duration_seconds_sum 2",
         "spectrald_layers_total{outcome=\"analysed\"} 3",
-        "spectrald_layer_duration_seconds_count{stage=\"spectrum\"} 1",
+        "spectrald_layer_duration_seconds_count 1",
         "spectrald_fetch_bytes_total 4096",
         "spectrald_cache_hits_total{kind=\"object\"} 2",
         "spectrald_cache_misses_total 5",
