@@ -27,7 +27,7 @@ ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith(("SPECTRA
 # bytes of the server after which the first connection is cut: within the answers to the first, second and third call
 CUTS = (300, 1200, 5000)
 # of the model during which the coordinator is killed
-LAYERS, SHAPE = 24, (768, 640)
+LAYERS, SHAPE = 40, (768, 640)
 
 
 def fail(message):
