@@ -27,7 +27,7 @@ pub use problem::Problems;
 pub use root::Root;
 pub use secret::Secret;
 pub use sections::{
-    Coordinator, CoordinatorTls, Leases, Limits, Log, LogFormat, Store, Telemetry, Worker, WorkerTls,
+    Coordinator, CoordinatorTls, Leases, Limits, Log, LogFormat, Store, Worker, WorkerTls,
 };
 
 use crate::Result;
@@ -50,8 +50,6 @@ pub struct Config {
     pub store: Store,
     /// Log lines.
     pub log: Log,
-    /// Traces and metrics.
-    pub telemetry: Telemetry,
     values: read::Values,
 }
 
@@ -120,7 +118,6 @@ impl Config {
             leases: typed.leases(),
             store: typed.store(),
             log: typed.log(),
-            telemetry: typed.telemetry(),
             values: gathered.values,
         };
         config.check_values(problems);

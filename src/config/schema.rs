@@ -27,7 +27,7 @@ const fn optional(name: &'static str, kind: Kind, example: &'static str, about: 
 }
 
 /// Sections in the order of the sample file, each with one sentence on what it rules.
-pub(super) const SECTIONS: [(&str, &str); 10] = [
+pub(super) const SECTIONS: [(&str, &str); 9] = [
     ("coordinator", "The process that plans, leases, collects and remembers."),
     ("coordinator.tls", "TLS of the coordinator's gRPC port. The files are read again when they change."),
     ("worker", "A process that pulls tasks and computes."),
@@ -36,7 +36,6 @@ pub(super) const SECTIONS: [(&str, &str); 10] = [
     ("leases", "When work is taken from a worker, tried again, or given up."),
     ("store", "The database in the data directory."),
     ("log", "Log lines on stderr."),
-    ("telemetry", "Traces and metrics; OTLP itself is ruled by the standard OTEL_… environment variables."),
     ("root", "A place that jobs may name; any number of [[root]] tables."),
 ];
 
@@ -68,12 +67,6 @@ pub(super) const KEYS: &[Key] = &[
         Kind::Path,
         "/var/lib/spectrald",
         "Folder of the database, of uploads and of exports; one coordinator a folder. `serve` takes a folder of its user's unless it is set.",
-    ),
-    optional(
-        "coordinator.public_url",
-        Kind::Url,
-        "https://spectrald.example:7600",
-        "URL under which clients and workers reach the coordinator, where it differs from listen. None: nothing is said about it.",
     ),
     optional(
         "coordinator.tokens_file",
@@ -292,12 +285,6 @@ pub(super) const KEYS: &[Key] = &[
         Kind::Text,
         "info",
         "Which lines: a level (error, warn, info, debug, trace) or directives such as \"info,spectrald=debug\".",
-    ),
-    key(
-        "telemetry.service_name",
-        Kind::Name,
-        "spectrald",
-        "Name of the service in traces and metrics; OTEL_SERVICE_NAME wins over it.",
     ),
 ];
 

@@ -17,8 +17,6 @@ pub struct Coordinator {
     pub http_listen: Option<SocketAddr>,
     /// Folder of the database, of uploads and of exports (/var/lib/spectrald).
     pub data_dir: PathBuf,
-    /// URL under which others reach the coordinator.
-    pub public_url: Option<String>,
     /// File of bearer tokens.
     pub tokens_file: Option<PathBuf>,
     /// Whether jobs may name any path that the coordinator's user may read (no).
@@ -165,13 +163,6 @@ pub enum LogFormat {
     Json,
 }
 
-/// `[telemetry]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Telemetry {
-    /// Name of the service in traces and metrics (spectrald).
-    pub service_name: String,
-}
-
 /// Reads typed values. A key that is absent because its value was wrong gives an empty value: the mistake is reported
 /// and nobody sees this configuration.
 pub(super) struct Typed<'a>(pub &'a Values);
@@ -233,7 +224,6 @@ impl Typed<'_> {
             listen: self.address("coordinator.listen").unwrap_or(nowhere),
             http_listen: self.address("coordinator.http_listen"),
             data_dir: self.path("coordinator.data_dir").unwrap_or_default(),
-            public_url: self.text("coordinator.public_url"),
             tokens_file: self.path("coordinator.tokens_file"),
             allow_local_files: self.is_set("coordinator.allow_local_files"),
             shutdown_grace: self.time("coordinator.shutdown_grace"),
@@ -313,9 +303,5 @@ impl Typed<'_> {
             format: if json { LogFormat::Json } else { LogFormat::Text },
             filter: self.text("log.filter").unwrap_or_default(),
         }
-    }
-
-    pub(super) fn telemetry(&self) -> Telemetry {
-        Telemetry { service_name: self.text("telemetry.service_name").unwrap_or_default() }
     }
 }

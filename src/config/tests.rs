@@ -97,7 +97,6 @@ fn defaults_are_these() {
     assert_eq!((config.leases.max_kills, config.leases.batch_flops), (3, 2_000_000_000));
     assert_eq!(config.store.page_cache_bytes, 128 << 20);
     assert_eq!((config.log.format, config.log.filter.as_str()), (LogFormat::Text, "info"));
-    assert_eq!(config.telemetry.service_name, "spectrald");
     config.check_coordinator().unwrap();
     config.check_worker().unwrap();
 }
@@ -436,7 +435,7 @@ fn what_holds_is_shown_with_its_source_and_without_secrets() {
     for line in [
         "listen = \"127.0.0.1:1\"  # flag --listen",
         "http_listen = \"off\"  # default of serve",
-        "# public_url is not set",
+        "# tokens_file is not set",
         "max_streams = 128  # default",
         "no_worker_timeout = \"1day\"  # default",
         "settings = { \"AWS_SESSION_TOKEN\" = \"***\" }  #",

@@ -282,8 +282,10 @@ impl Core {
             _ => "failed",
         };
         self.metrics.layers_done(outcome, 1);
-        if filled.from_cache {
-            self.metrics.cache_hit(Cache::Content, 1);
+        match filled {
+            Filled { from_cache: true, .. } => self.metrics.cache_hit(Cache::Content, 1),
+            Filled { failed: false, .. } => self.metrics.cache_miss(1),
+            _ => {}
         }
         if live.fill(filled) {
             self.settings.runtime.spawn(super::complete::complete(Arc::clone(self), Arc::clone(live)));

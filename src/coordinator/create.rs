@@ -171,7 +171,10 @@ impl Core {
         if let Some(error) = run::nothing_analysable(&model) {
             return Err(error);
         }
-        Ok(Planned::new(what.place, source, model, (what.options, what.keep_spectra), &what.id))
+        let planned = Planned::new(what.place, source, model, (what.options, what.keep_spectra), &what.id);
+        let checked = self.settings.check_units(planned.rows.len(), planned.units.len());
+        checked.map_err(|error| error.in_model(&planned.place.uri))?;
+        Ok(planned)
     }
 
     /// Makes a planned analysis durable with the rows that are known, and queues the rest.
@@ -190,7 +193,6 @@ impl Core {
         self.commit(batch).await?;
         let known = counts.from_cache;
         self.metrics.cache_hit(Cache::Object, known);
-        self.metrics.cache_miss(filled.len() as u64 - known);
         self.metrics.layers_done("analysed", known);
         self.metrics.layers_done("skipped", planned.skipped_rows.len() as u64);
         let complete = {

@@ -119,7 +119,11 @@ impl Coordinator {
         let open = listener.open_connections();
         let accepting = tokio::spawn(listener.run());
         let gauges = Arc::clone(&core.metrics);
-        let sample = move || gauges.connections(open());
+        let (disk, room) = (ready.clone(), Arc::clone(&core));
+        let sample = move || {
+            gauges.connections(open());
+            tell_room(&disk, &room);
+        };
         let background =
             tokio::spawn(keep_time(Arc::clone(&core), Arc::clone(&store), config.clone(), sample));
         let refusals = Arc::clone(&core.metrics);
@@ -188,6 +192,7 @@ where
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
     };
     let broken =
         |e: tonic_reflection::server::Error| Error::new(ErrorKind::Internal, format!("reflection: {e}"));
@@ -231,6 +236,20 @@ fn open(config: &Config) -> Result<(Store, u32, String)> {
     batch.put(Space::Meta, EPOCH, epoch.to_le_bytes().to_vec());
     commit(&store, batch)?;
     Ok((store, epoch, recovery))
+}
+
+/// Not ready while the disk is nearly full; nothing that says otherwise is touched.
+fn tell_room(ready: &watch::Sender<Readiness>, core: &Core) {
+    const LOW: Readiness = Readiness::NotReady("low on disk");
+    let is_low = core.records.health().low_on_disk;
+    ready.send_if_modified(|now| {
+        let next = match (is_low, *now) {
+            (true, Readiness::Ready) => LOW,
+            (false, now) if now == LOW => Readiness::Ready,
+            (_, now) => now,
+        };
+        std::mem::replace(now, next) != next
+    });
 }
 
 /// Time-outs, gauges, exports, old uploads.

@@ -18,6 +18,8 @@ pub(super) struct Settings {
     pub(super) leases: job::Config,
     pub(super) format_limits: Limits,
     pub(super) max_tensor_bytes: u64,
+    pub(super) max_layers: u64,
+    pub(super) max_units: u64,
     pub(super) max_message_bytes: usize,
     /// Bytes of sums of partial Gram matrices in memory.
     pub(super) gram_memory: u64,
@@ -38,6 +40,8 @@ impl Settings {
             leases: leases(config),
             format_limits: Limits { tensors: limits.max_tensors, ..Limits::default() },
             max_tensor_bytes: limits.max_tensor_bytes,
+            max_layers: limits.max_layers,
+            max_units: limits.max_units,
             max_message_bytes: limits.max_message_bytes,
             gram_memory: config.leases.combine_memory,
             report_every: config.worker.report_every,
@@ -45,6 +49,20 @@ impl Settings {
             max_uploads: limits.max_uploads,
             runtime,
         }
+    }
+
+    /// `TooLarge` if a model has more layers or units of work than one analysis may have.
+    pub(super) fn check_units(&self, layers: usize, units: usize) -> Result<()> {
+        for (what, count, most, key) in [
+            ("layers", layers as u64, self.max_layers, "limits.max_layers"),
+            ("layers and row blocks", units as u64, self.max_units, "limits.max_units"),
+        ] {
+            if count > most {
+                let message = format!("has {count} {what}, more than {key} = {most}");
+                return Err(Error::new(ErrorKind::TooLarge, message));
+            }
+        }
+        Ok(())
     }
 
     /// `TooLarge` if a tensor of the model is.

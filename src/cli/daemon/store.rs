@@ -22,7 +22,9 @@ pub(in crate::cli) fn store(args: &StoreArgs) -> Result<ExitCode> {
             Ok(code(report.bad.is_empty()))
         }
         StoreCommand::Import { at, file } => {
-            let report = open(at)?.import(file)?;
+            // Into a new store as well: that is how a backup comes back.
+            let (store, _) = Store::open(&at.data_dir, &StoreOptions::default())?;
+            let report = store.import(file)?;
             anstream::println!("{} records from {}", report.records, report.path.display());
             Ok(ExitCode::SUCCESS)
         }
