@@ -30,7 +30,9 @@ const CORES: u32 = 4;
 #[tokio::main]
 async fn main() {
     let arguments: Vec<String> = std::env::args().collect();
-    let [_, addr, workers, model] = arguments.as_slice() else { panic!("usage: stub_workers ADDR WORKERS MODEL") };
+    let [_, addr, workers, model] = arguments.as_slice() else {
+        panic!("usage: stub_workers ADDR WORKERS MODEL")
+    };
     let endpoint = Endpoint::from_shared(format!("http://{addr}")).unwrap().tcp_nodelay(true);
     let mut client = AnalysisServiceClient::new(endpoint.connect().await.unwrap());
     let acknowledged = Arc::new(AtomicU64::new(0));
@@ -56,7 +58,8 @@ async fn main() {
 
 /// Until the analysis has ended: how long each kind of question took.
 async fn watch(client: &mut AnalysisServiceClient<Channel>, id: &str) -> [(&'static str, Vec<Duration>); 3] {
-    let mut times = [("ListAnalyses", Vec::new()), ("GetAnalysis", Vec::new()), ("ListLayerResults", Vec::new())];
+    let mut times =
+        [("ListAnalyses", Vec::new()), ("GetAnalysis", Vec::new()), ("ListLayerResults", Vec::new())];
     loop {
         let asked = Instant::now();
         client.list_analyses(ListAnalysesRequest::default()).await.unwrap();
@@ -107,7 +110,9 @@ async fn work(channel: Channel, number: u64, acknowledged: Arc<AtomicU64>) {
         let answer = tasks.report(request).await.unwrap().into_inner();
         seen = answer.sequence.max(seen);
         acknowledged.fetch_add(answer.acknowledged.len() as u64, Ordering::Relaxed);
-        results.retain(|r| !answer.acknowledged.iter().any(|key| (key.attempt, key.unit) == (r.attempt, r.unit)));
+        results.retain(|r| {
+            !answer.acknowledged.iter().any(|key| (key.attempt, key.unit) == (r.attempt, r.unit))
+        });
         results.extend(answer.leases.iter().flat_map(rows));
     }
 }

@@ -26,9 +26,7 @@ pub use origin::{Origin, Overrides};
 pub use problem::Problems;
 pub use root::Root;
 pub use secret::Secret;
-pub use sections::{
-    Coordinator, CoordinatorTls, Leases, Limits, Log, LogFormat, Store, Worker, WorkerTls,
-};
+pub use sections::{Coordinator, CoordinatorTls, Leases, Limits, Log, LogFormat, Store, Worker, WorkerTls};
 
 use crate::Result;
 use std::path::Path;

@@ -7,7 +7,7 @@
 //! | `P` | generation u64 | chunks are being written, and no head names them yet; the value is their count |
 //! | `U` | a result's key | when the result was last used, if later than it was written |
 //! | `X` | one of the first kind | a corrupt record that was set aside when the store was opened |
-//! | `S` | | the sequence number of the last group that was applied |
+//! | `S` | | the sequence number of the last group that was applied, and how many records there were then |
 //! | `V` | | the version of this table |
 
 use super::records::Space;

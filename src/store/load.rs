@@ -84,7 +84,16 @@ pub(super) fn load(engine: &Engine) -> Faulty<Loaded> {
     books.lru = Lru::new(results);
     let orphans = remove_orphans(engine, &mut repairs)?;
     books.next_generation = next_generation(engine)?;
-    books.sequence = sequence(engine)?;
+    let (sequence, count) = tally(engine)?;
+    books.sequence = sequence;
+    let found = books.count() + bad.len() as u64;
+    if let Some(count) = count.filter(|count| *count != found) {
+        return Err(Fault::Damaged(format!("{found} of its {count} records are there")));
+    }
+    if !bad.is_empty() {
+        let now = super::lock::seconds();
+        repairs.put(keys::SEQUENCE_KEY.to_vec(), super::plan::tally(sequence, books.count(), now));
+    }
     if repairs.count > 0 {
         engine.apply(repairs)?;
         engine.flush()?;
@@ -92,11 +101,14 @@ pub(super) fn load(engine: &Engine) -> Faulty<Loaded> {
     Ok(Loaded { books, bad, orphans })
 }
 
-fn sequence(engine: &Engine) -> Faulty<u64> {
-    let Some(stored) = engine.get(keys::SEQUENCE_KEY)? else { return Ok(0) };
+/// The number of the last group that was applied, and how many records there were then.
+fn tally(engine: &Engine) -> Faulty<(u64, Option<u64>)> {
+    let Some(stored) = engine.get(keys::SEQUENCE_KEY)? else { return Ok((0, None)) };
     let opened = envelope::open(keys::SEQUENCE_KEY, &stored);
     let opened = opened.map_err(|why| Fault::Damaged(format!("its sequence number: {why}")))?;
-    Reader(opened.payload).u64().ok_or_else(|| Fault::Damaged("its sequence number is too short".to_owned()))
+    let mut reader = Reader(opened.payload);
+    let short = || Fault::Damaged("its sequence number is too short".to_owned());
+    Ok((reader.u64().ok_or_else(short)?, reader.u64()))
 }
 
 /// Reads every record with its chunks, for the fault that a damaged one gives. By its key: a walk does not need all

@@ -60,8 +60,6 @@ pub(super) fn plan(engine: &Engine, books: &mut Books, batches: &[&Batch], terms
         finals.insert((op.space, &op.key), op);
     }
     let mut plan = Plan { sequence: terms.sequence, ..Plan::default() };
-    let number = terms.sequence.to_be_bytes();
-    plan.rest.put(keys::SEQUENCE_KEY.to_vec(), seal(keys::SEQUENCE_KEY, Kind::Note, terms.now, &number));
     for op in finals.values() {
         match &op.value {
             Some(value) => {
@@ -90,7 +88,17 @@ pub(super) fn plan(engine: &Engine, books: &mut Books, batches: &[&Batch], terms
         plan.rest.put(raw, note);
         plan.notes.push((key.to_vec(), used));
     }
+    let count = plan.count_after(books.count());
+    plan.rest.put(keys::SEQUENCE_KEY.to_vec(), tally(terms.sequence, count, terms.now));
     Ok(plan)
+}
+
+/// The record of the last group that was applied, and of how many records there were then: what sled loses in silence
+/// is missed by the count.
+pub(super) fn tally(sequence: u64, count: u64, now: u64) -> Vec<u8> {
+    let mut payload = sequence.to_be_bytes().to_vec();
+    payload.extend_from_slice(&count.to_be_bytes());
+    seal(keys::SEQUENCE_KEY, Kind::Note, now, &payload)
 }
 
 fn evict(
@@ -117,6 +125,13 @@ fn evict(
 }
 
 impl Plan {
+    /// How many records there are once it is applied, if there are `before` now.
+    fn count_after(&self, before: u64) -> u64 {
+        self.changes.iter().fold(before, |count, change| {
+            (count + u64::from(change.new.is_some())).saturating_sub(u64::from(change.old.is_some()))
+        })
+    }
+
     /// Applies it: the chunks in portions, then all the rest as one.
     pub(super) fn apply(&mut self, engine: &Engine) -> Faulty<()> {
         let chunks = std::mem::take(&mut self.chunks);
@@ -193,6 +208,11 @@ impl Plan {
 }
 
 impl Books {
+    /// How many records there are.
+    pub(super) fn count(&self) -> u64 {
+        self.usage().iter().map(|usage| usage.entries).sum()
+    }
+
     /// What `plan` wrote is now so.
     pub(super) fn enter(&mut self, plan: &Plan) {
         for change in &plan.changes {
