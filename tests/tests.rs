@@ -19,6 +19,8 @@ mod invariance;
 mod layering;
 // Convolutions as operators: the command line, the plan, threads.
 mod operator;
+// The service over gRPC: who may call what, what is refused and how, uploads, secrets.
+mod service;
 // Reads of local files and object stores: pins, faults, credentials.
 mod source;
 // Whole models in a real S3 server: the same rows as from disk, and what goes wrong there.

@@ -144,6 +144,9 @@ async fn cancel(core: &Arc<Core>, id: &str) -> Result<Analysis> {
 
 fn list(core: &Core, request: &ListAnalysesRequest) -> Result<ListAnalysesResponse> {
     let size = page::size(request.page_size, 50)?;
+    if AnalysisState::try_from(request.state).is_err() {
+        return Err(Error::invalid(format!("{} is no state that we know", request.state)).in_field("state"));
+    }
     let state = request.state.to_string();
     let query = ["analyses", state.as_str(), request.model_prefix.as_str()];
     let mut before = page::last(&query, &request.page_token)?;

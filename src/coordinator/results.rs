@@ -23,6 +23,11 @@ const VALUES: usize = 32 << 10;
 pub(super) fn list(core: &Core, request: &ListLayerResultsRequest) -> Result<ListLayerResultsResponse> {
     core.view(&request.id)?;
     let size = page::size(request.page_size, 100)?;
+    if LayerStatus::try_from(request.status).is_err() {
+        return Err(
+            Error::invalid(format!("{} is no status that we know", request.status)).in_field("status")
+        );
+    }
     let status = request.status.to_string();
     let query = ["rows", request.id.as_str(), status.as_str()];
     let mut after = page::last(&query, &request.page_token)?.map(|place| {

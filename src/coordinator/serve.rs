@@ -113,9 +113,10 @@ impl Coordinator {
             open = policy.is_open(), "the coordinator listens");
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_service_status("", ServingStatus::Serving).await;
-        for name in ["AnalysisService", "UploadService", "WorkerService", "SystemService"] {
-            health.set_service_status(format!("spectrald.v1.{name}"), ServingStatus::Serving).await;
+        for name in ["v1.AnalysisService", "v1.UploadService", "v1.WorkerService", "v1.SystemService"] {
+            health.set_service_status(format!("spectrald.{name}"), ServingStatus::Serving).await;
         }
+        health.set_service_status("spectrald.worker.v1.TaskService", ServingStatus::Serving).await;
         let open = listener.open_connections();
         let accepting = tokio::spawn(listener.run());
         let gauges = Arc::clone(&core.metrics);

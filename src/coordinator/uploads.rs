@@ -198,7 +198,9 @@ fn finish(core: &Core, request: &FinishUploadRequest) -> Result<FinishUploadResp
         opened.sync_all().map_err(|error| disk(&error))?;
     }
     fs::write(folder.join("done"), b"").map_err(|error| disk(&error))?;
-    Ok(FinishUploadResponse { model: format!("{UPLOAD}{}", request.id) })
+    // The folder's name is the id in its only spelling.
+    let id = folder.file_name().unwrap_or_default().to_string_lossy();
+    Ok(FinishUploadResponse { model: format!("{UPLOAD}{id}") })
 }
 
 /// Removes uploads that are older than [`KEPT`] and that no analysis under way reads.

@@ -30,4 +30,4 @@ pub use required::{METHODS, Required, required};
 pub use role::{Role, Roles};
 pub use roots::{Allowed, Roots};
 pub use slots::Counts;
-pub use tokens::{Tokens, new_token};
+pub use tokens::{Tokens, is_token_name, new_token};

@@ -69,6 +69,12 @@ impl std::fmt::Debug for Tokens {
     }
 }
 
+/// Whether a token may have this name: 1 to 64 of A-Z a-z 0-9 . _ - @.
+pub fn is_token_name(name: &str) -> bool {
+    let known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '@');
+    (1..=64).contains(&name.len()) && name.chars().all(known)
+}
+
 /// A new token and the `sha256` of its entry: `spd_` and 43 letters that hold 32 random bytes.
 ///
 /// # Errors
@@ -182,8 +188,7 @@ fn entry(value: &DeValue<'_>, origin: &Origin, problems: &mut Problems) -> Optio
         );
     }
     let text = |key: &str| table.get(key).and_then(|value| value.get_ref().as_str());
-    let known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '@');
-    let name = text("name").filter(|name| (1..=64).contains(&name.len()) && name.chars().all(known));
+    let name = text("name").filter(|name| is_token_name(name));
     if name.is_none() {
         problems.add(origin, "token.name", "is needed: 1 to 64 of A-Z a-z 0-9 . _ - @");
     }

@@ -3,5 +3,4 @@
 pub mod client;
 pub mod convert;
 pub mod proto;
-pub mod secret;
 pub mod status;

@@ -1,5 +1,6 @@
 //! What a store's failure means, in one line that shows neither its address, nor its query, nor its whole answer.
 
+use super::connect;
 use crate::{Error, ErrorKind};
 use object_store::client::{HttpError, HttpErrorKind};
 use std::error::Error as StdError;
@@ -13,6 +14,9 @@ const STATUS: &str = "Server returned non-2xx status code: ";
 /// Translates a failure of the store.
 pub(super) fn translate(error: &object_store::Error) -> Error {
     use object_store::Error as Store;
+    if let Some(stopped) = connect::stopped(error) {
+        return Error::new(ErrorKind::PermissionDenied, stopped.to_string());
+    }
     match error {
         Store::NotFound { .. } => Error::new(ErrorKind::NotFound, "no such object"),
         Store::PermissionDenied { .. } | Store::Unauthenticated { .. } => refused(error),

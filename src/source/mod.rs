@@ -3,6 +3,7 @@
 //! The only module that builds an `ObjectStore` or touches the file system for weights. Callers see the blocking
 //! trait [`ReadAt`]; what is asynchronous stays inside.
 
+mod connect;
 mod failure;
 mod fetch;
 mod local;

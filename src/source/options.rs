@@ -33,7 +33,8 @@ pub struct SourceOptions {
     /// (`proxy_url`, `user_agent`, …).
     pub store_config: Vec<(String, String)>,
     /// Whether a store may send us elsewhere (default yes: Hugging Face does). A service that reads what others name
-    /// must not be led to addresses that they could not name.
+    /// must not be led to addresses that they could not name: without it, a redirect is an error, and so is a host
+    /// name that resolves to a link-local or metadata address (through a proxy it is the proxy that resolves names).
     pub follow_redirects: bool,
 }
 

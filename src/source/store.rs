@@ -1,5 +1,6 @@
 //! Builds the object store that a URI names, from the environment and [`SourceOptions::store_config`].
 
+use super::connect::Confined;
 use super::uri::{Kind, Place};
 use super::{SourceOptions, failure};
 use crate::{Error, Result};
@@ -61,6 +62,9 @@ fn s3(place: &Place, options: &SourceOptions) -> Result<Store> {
         builder = builder.with_config(key, value);
     }
     let hint = (!has_identity(&builder)).then_some(NO_IDENTITY);
+    if !options.follow_redirects {
+        builder = builder.with_http_connector(Confined);
+    }
     let store = builder.with_bucket_name(bucket(place)).with_retry(retry(options)).build();
     Ok(Store { client: Arc::new(store.map_err(|error| refused(&error))?), hint })
 }
@@ -96,6 +100,9 @@ fn gcs(place: &Place, options: &SourceOptions) -> Result<Arc<dyn ObjectStore>> {
     for (key, value) in settings(options)? {
         builder = builder.with_config(key, value);
     }
+    if !options.follow_redirects {
+        builder = builder.with_http_connector(Confined);
+    }
     let store = builder.with_bucket_name(bucket(place)).with_retry(retry(options)).build();
     Ok(Arc::new(store.map_err(|error| refused(&error))?))
 }
@@ -108,6 +115,9 @@ fn azure(place: &Place, options: &SourceOptions) -> Result<Arc<dyn ObjectStore>>
     for (key, value) in settings(options)? {
         builder = builder.with_config(key, value);
     }
+    if !options.follow_redirects {
+        builder = builder.with_http_connector(Confined);
+    }
     // The URL names the container and perhaps the account and its domain; it holds no secret (`uri::parse`).
     let store = builder.with_url(place.store.as_str()).with_retry(retry(options)).build();
     Ok(Arc::new(store.map_err(|error| refused(&error))?))
@@ -119,6 +129,9 @@ fn http(place: &Place, options: &SourceOptions) -> Result<Arc<dyn ObjectStore>> 
     let plain = (place.store.scheme() == "http").then(|| (ClientConfigKey::AllowHttp, "true".to_owned()));
     for (key, value) in limits(options).into_iter().chain(plain).chain(settings(options)?) {
         builder = builder.with_config(key, value);
+    }
+    if !options.follow_redirects {
+        builder = builder.with_http_connector(Confined);
     }
     let store = builder.with_retry(retry(options)).build();
     Ok(Arc::new(store.map_err(|error| refused(&error))?))

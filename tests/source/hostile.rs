@@ -489,3 +489,85 @@ fn secrets_appear_in_no_error() {
         assert!(!message.contains("hunter2") && !message.contains("ter2"), "{message}");
     }
 }
+
+/// A server that sends every request to `elsewhere`.
+fn redirecting(elsewhere: &HostileServer, status: &'static str) -> HostileServer {
+    let location = elsewhere.uri("/m.bin");
+    HostileServer::start(move |_, _| {
+        answer(status, &format!("Location: {location}\r\nContent-Length: 0\r\n"), b"")
+    })
+}
+
+fn confined() -> SourceOptions {
+    SourceOptions { follow_redirects: false, ..quick() }
+}
+
+#[test]
+fn a_redirect_is_followed_only_where_that_is_wanted() {
+    for status in ["301 Moved Permanently", "302 Found", "303 See Other", "307 Temporary Redirect"] {
+        let elsewhere = HostileServer::start(|request, _| honest().answer(request));
+        let server = redirecting(&elsewhere, status);
+        let uri = server.uri("/m.bin");
+        let message =
+            format!("{uri}: the store answers with a redirect ({status}), and redirects are not followed");
+        assert_eq!(failed(open(&uri, &confined())), (ErrorKind::PermissionDenied, message));
+        assert_eq!(server.requests().len(), 1, "a redirect is not tried again");
+        assert_eq!(elsewhere.requests().len(), 0, "nobody was led there");
+        assert_eq!(read_with(&server, &quick()).unwrap(), pattern(64), "{status}");
+        assert!(elsewhere.count("HEAD") > 0, "now it was followed");
+    }
+}
+
+/// The object is there, and only its bytes are elsewhere.
+#[test]
+fn a_redirect_of_a_read_names_the_object() {
+    let elsewhere = HostileServer::start(|request, _| honest().answer(request));
+    let location = elsewhere.uri("/m.bin");
+    let server = serve_gets(move |_, _| {
+        answer("302 Found", &format!("Location: {location}\r\nContent-Length: 0\r\n"), b"")
+    });
+    let message = "m.bin: the store answers with a redirect (302 Found), and redirects are not followed";
+    assert_eq!(failed(read_with(&server, &confined())), (ErrorKind::PermissionDenied, message.into()));
+    assert_eq!(elsewhere.requests().len(), 0);
+}
+
+#[test]
+fn a_redirect_of_an_s3_server_is_not_followed() {
+    let elsewhere = HostileServer::start(|request, _| honest().answer(request));
+    let server = redirecting(&elsewhere, "307 Temporary Redirect");
+    let settings = [
+        ("AWS_ENDPOINT_URL", server.uri("")),
+        ("AWS_ALLOW_HTTP", "true".to_owned()),
+        ("AWS_ACCESS_KEY_ID", "AKIA".to_owned()),
+        ("AWS_SECRET_ACCESS_KEY", "hunter2".to_owned()),
+    ];
+    let store_config = settings.map(|(key, value)| (key.to_owned(), value)).to_vec();
+    let error = failed(open("s3://models/m.safetensors", &SourceOptions { store_config, ..confined() }));
+    let message = "s3://models/m.safetensors: the store answers with a redirect (307 Temporary Redirect), and \
+                   redirects are not followed";
+    assert_eq!(error, (ErrorKind::PermissionDenied, message.into()));
+    assert_eq!(elsewhere.requests().len(), 0);
+}
+
+#[test]
+fn without_redirects_reads_are_the_same_and_patience_too() {
+    let server = serve_gets(|request, _| honest().answer(request));
+    assert_eq!(read_with(&server, &confined()).unwrap(), pattern(64));
+    let stalls = serve_gets(|_, _| vec![Step::Stall]);
+    let options = SourceOptions { follow_redirects: false, ..impatient() };
+    let (kind, message) = failed(read_with(&stalls, &options));
+    assert_eq!(kind, ErrorKind::Unavailable, "{message}");
+}
+
+#[test]
+fn a_setting_that_cannot_be_honoured_without_redirects_is_refused() {
+    let server = serve_gets(|request, _| honest().answer(request));
+    let with = |key: &str, value: &str| {
+        let store_config = vec![(key.to_owned(), value.to_owned())];
+        failed(open(&server.uri("/m.bin"), &SourceOptions { store_config, ..confined() }))
+    };
+    let (kind, message) = with("http2_only", "true");
+    assert_eq!(kind, ErrorKind::InvalidArgument);
+    assert!(message.ends_with("'http2_only' cannot be set where redirects are not followed"), "{message}");
+    assert_eq!(server.requests().len(), 0);
+}

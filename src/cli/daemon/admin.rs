@@ -3,7 +3,7 @@
 use super::settings::load;
 use crate::cli::args::{ConfigCommand, ConfigCommandArgs, Role, TokenArgs};
 use crate::config::{Config, Overrides, Process};
-use crate::guard::new_token;
+use crate::guard::{is_token_name, new_token};
 use crate::{Error, Result};
 use std::process::ExitCode;
 
@@ -31,8 +31,8 @@ pub(in crate::cli) fn config(args: &ConfigCommandArgs) -> Result<ExitCode> {
 
 /// `spectrald token`: the secret on stdout once, and never again.
 pub(in crate::cli) fn token(args: &TokenArgs) -> Result<ExitCode> {
-    if args.name.is_empty() || args.name.chars().any(|c| c.is_control() || c == '"' || c == '\\') {
-        return Err(Error::invalid("is to be a plain name").in_field("NAME"));
+    if !is_token_name(&args.name) {
+        return Err(Error::invalid("is to be 1 to 64 of A-Z a-z 0-9 . _ - @").in_field("NAME"));
     }
     let (secret, sha256) = new_token()?;
     let roles: Vec<String> = args.role.iter().map(|role| format!("\"{role}\"")).collect();

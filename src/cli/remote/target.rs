@@ -1,8 +1,8 @@
 //! From flags and environment to a client.
 
 use crate::cli::args::ServerArgs;
+use crate::config::Secret;
 use crate::rpc::client::{Client, Target};
-use crate::rpc::secret::Secret;
 use crate::{Error, ErrorKind, Result};
 use std::io::Read;
 use std::path::Path;

@@ -1,6 +1,6 @@
 //! Where a coordinator is, and how it is reached: address, TLS, token.
 
-use crate::rpc::secret::Secret;
+use crate::config::Secret;
 use crate::{Error, ErrorKind, Result};
 use http::uri::{Authority, Uri};
 use std::net::IpAddr;
