@@ -5,6 +5,9 @@
 mod bits;
 // The program as it is typed: exit codes, exact messages, streams, files, signals.
 mod cli;
+// Coordinators and workers as processes that are killed, stopped and started again: nothing is lost.
+#[cfg(unix)]
+mod cluster;
 // Compatibility mode against WeightWatcher's own tables for trained models.
 mod golden;
 // Models whose bytes lie: every item on headers and indexes of the list of hostile inputs, with its exact message.
