@@ -176,7 +176,7 @@ impl Core {
                     self.unit_failed(&job, unit, "SET_ASIDE", reason);
                 }
                 Event::JobChanged { job, state: JobState::Failed(reason) } => {
-                    self.end_failed(&job.0, failure("FAILED", &reason));
+                    self.end_failed(&job.0, failure_of(&reason));
                 }
                 Event::UnitRequeued { job, unit, cause, .. } => {
                     tracing::warn!(analysis = %job, unit, ?cause, "a unit waits again");
@@ -280,6 +280,17 @@ pub(super) fn failure(reason: &str, message: &str) -> v1::Failure {
     v1::Failure { reason: reason.to_owned(), message: message.to_owned() }
 }
 
+/// A failure from what the table keeps of it: `WORD: message` where a worker has named the word.
+fn failure_of(reason: &str) -> v1::Failure {
+    let is_word = |word: &str| {
+        !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_')
+    };
+    match reason.split_once(": ").filter(|(word, _)| is_word(word)) {
+        Some((word, message)) => failure(word, message),
+        None => failure("FAILED", reason),
+    }
+}
+
 /// There is none of this name.
 pub(super) fn no_such_analysis(id: &str) -> Error {
     Error::new(ErrorKind::NotFound, format!("there is no analysis '{id}'")).in_field("id")
@@ -289,4 +300,18 @@ pub(super) fn no_such_analysis(id: &str) -> Error {
 pub(super) fn decode<M: Message + Default>(bytes: &[u8], what: impl FnOnce() -> String) -> Result<M> {
     M::decode(bytes)
         .map_err(|error| Error::malformed(format!("the stored record of {} cannot be read: {error}", what())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_word_of_a_failure_is_that_of_the_worker() {
+        let gone = failure_of("MODEL_GONE: m: the file is gone: really");
+        assert_eq!((gone.reason.as_str(), gone.message.as_str()), ("MODEL_GONE", "m: the file is gone: really"));
+        for reason in ["no worker came: for a day", ": ", "", "Model: x"] {
+            assert_eq!(failure_of(reason), failure("FAILED", reason));
+        }
+    }
 }

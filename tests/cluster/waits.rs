@@ -32,7 +32,7 @@ fn a_layer_that_no_worker_has_memory_for() {
     let mut cluster = Cluster::with(&settings);
     let layers = [
         Entry::gaussian("small.0.weight", &[60, 60], 1),
-        brain("large.weight", &[1700, 1700], &mut Numbers::new(2)),
+        brain("large.weight", &[1850, 1850], &mut Numbers::new(2)),
         Entry::gaussian("small.1.weight", &[70, 60], 3),
     ];
     let model = cluster.write("models/mixed.safetensors", &safetensors(&layers));
