@@ -91,7 +91,10 @@ fn expected(core: &Core, what: &Finished) -> Option<(keys::Key, u32, u64)> {
     let unit = planned.units.get(what.unit as usize)?;
     let Work::Shard { index, .. } = unit.work else { return None };
     let m = planned.layer(unit)?.m;
-    Some((*planned.keys.get(unit.layer)?, index, sums::part_bytes(m)))
+    let key = planned.keys.get(unit.layer)?;
+    // The lease may be one of the process before this one, which alone knew that the part is wanted.
+    core.sums.want(key, &what.job.0);
+    Some((*key, index, sums::part_bytes(m)))
 }
 
 async fn receive(
