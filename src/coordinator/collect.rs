@@ -91,9 +91,9 @@ impl Core {
         let Some((_, planned)) = self.planned(&key.analysis) else { return Outcome::Done };
         let Some(unit) = planned.units.get(key.unit as usize) else { return Outcome::Done };
         match (&unit.work, planned.keys.get(unit.layer)) {
-            (Work::Shard { index, .. }, Some(layer)) if !self.sums.has(layer, *index) => {
-                Outcome::World("its partial Gram matrix was lost when the coordinator was started anew".to_owned())
-            }
+            (Work::Shard { index, .. }, Some(layer)) if !self.sums.has(layer, *index) => Outcome::World(
+                "its partial Gram matrix was lost when the coordinator was started anew".to_owned(),
+            ),
             _ => Outcome::Done,
         }
     }

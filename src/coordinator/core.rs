@@ -282,9 +282,8 @@ pub(super) fn failure(reason: &str, message: &str) -> v1::Failure {
 
 /// A failure from what the table keeps of it: `WORD: message` where a worker has named the word.
 fn failure_of(reason: &str) -> v1::Failure {
-    let is_word = |word: &str| {
-        !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_')
-    };
+    let is_word =
+        |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
     match reason.split_once(": ").filter(|(word, _)| is_word(word)) {
         Some((word, message)) => failure(word, message),
         None => failure("FAILED", reason),
@@ -309,7 +308,10 @@ mod tests {
     #[test]
     fn the_word_of_a_failure_is_that_of_the_worker() {
         let gone = failure_of("MODEL_GONE: m: the file is gone: really");
-        assert_eq!((gone.reason.as_str(), gone.message.as_str()), ("MODEL_GONE", "m: the file is gone: really"));
+        assert_eq!(
+            (gone.reason.as_str(), gone.message.as_str()),
+            ("MODEL_GONE", "m: the file is gone: really")
+        );
         for reason in ["no worker came: for a day", ": ", "", "Model: x"] {
             assert_eq!(failure_of(reason), failure("FAILED", reason));
         }

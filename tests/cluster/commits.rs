@@ -1,7 +1,7 @@
 //! The coordinator is killed again and again while it commits: what it has acknowledged is there afterwards.
 
 use super::{alone, assert_same, many, text};
-use crate::support::cluster::{Cluster, between, request};
+use crate::support::cluster::{Cluster, between, request, until};
 use crate::support::models::Numbers;
 use spectrald::analysis::Options;
 use spectrald::rpc::client::{Client, Patience, Watched};
@@ -26,18 +26,18 @@ pub(super) fn number(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).map_or(otherwise, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text}")))
 }
 
-/// Submits one model after the other and follows each, until the coordinator is gone.
+/// Submits a model, follows it to its end and submits it again, until the coordinator is gone.
 async fn submit_and_follow(client: Client, model: String, first_seed: u64, told: Shared) {
     for seed in first_seed.. {
         // another seed is other work
         let options = Options { seed: Some(seed), randomize: true, ..Options::default() };
         let Ok(analysis) = client.create(request(&model, &options)).await else { return };
         told.lock().unwrap().ids.insert(analysis.id.clone());
-        tokio::spawn(follow(client.clone(), analysis.id, Arc::clone(&told)));
+        follow(&client, analysis.id, &told).await;
     }
 }
 
-async fn follow(client: Client, id: String, told: Shared) {
+async fn follow(client: &Client, id: String, told: &Shared) {
     let mut watch = client.watch(&id, 0);
     while let Ok(Some(Watched::Progress(message))) = watch.next().await {
         let mut told = told.lock().unwrap();
@@ -53,11 +53,18 @@ fn all_there(cluster: &Cluster, told: &Told, round: u64) {
     let client = cluster.client();
     for id in &told.ids {
         let found = cluster.runtime.block_on(client.get(id));
-        let state = found.unwrap_or_else(|error| panic!("round {round}: {id} was acknowledged: {error}")).state();
-        assert!(!told.ended.contains(id) || state == AnalysisState::Succeeded, "{id} had succeeded, now {state:?}");
+        let state =
+            found.unwrap_or_else(|error| panic!("round {round}: {id} was acknowledged: {error}")).state();
+        assert!(
+            !told.ended.contains(id) || state == AnalysisState::Succeeded,
+            "{id} had succeeded, now {state:?}"
+        );
         let rows = cluster.runtime.block_on(client.layer_results(id)).unwrap();
         for (_, row) in told.rows.iter().filter(|(of, _)| of == id) {
-            assert!(rows.iter().any(|found| found.name == *row), "round {round}: row {row} of {id} was told of");
+            assert!(
+                rows.iter().any(|found| found.name == *row),
+                "round {round}: row {row} of {id} was told of"
+            );
         }
     }
 }
@@ -75,14 +82,16 @@ fn killed_while_it_commits() {
         let told = Shared::default();
         let patience = Patience { tries: 1, ..Patience::default() };
         let client = cluster.client().with_patience(patience);
-        let tasks: Vec<_> = (0..2)
+        let tasks: Vec<_> = (0..4)
             .map(|lane| {
                 let first = round << 32 | lane << 24;
                 let work = submit_and_follow(client.clone(), model.clone(), first, Arc::clone(&told));
                 cluster.runtime.spawn(work)
             })
             .collect();
-        std::thread::sleep(Duration::from_millis(between(&mut numbers, 5, 400)));
+        // the worker has found the coordinator again, and rows are committed one after the other
+        until("a row is told of", || (!told.lock().unwrap().rows.is_empty()).then_some(()));
+        std::thread::sleep(Duration::from_millis(between(&mut numbers, 0, 300)));
         cluster.kill_coordinator();
         tasks.iter().for_each(|task| task.abort());
         let told = std::mem::take(&mut *told.lock().unwrap());

@@ -86,7 +86,9 @@ fn the_coordinator_is_killed() {
     let mut told = Vec::new();
     for round in 0..3_u64 {
         let before = told.len() as u64;
-        cluster.until(&id, "it goes on", |a| a.progress.is_some_and(|p| p.done >= 2 + 8 * round && p.done > before));
+        cluster.until(&id, "it goes on", |a| {
+            a.progress.is_some_and(|p| p.done >= 2 + 8 * round && p.done > before)
+        });
         told = watched(&cluster, &id);
         cluster.kill_coordinator();
         cluster.start_coordinator();

@@ -47,7 +47,9 @@ fn brain(name: &str, shape: &[u64], numbers: &mut Numbers) -> Entry {
     let count = shape.iter().product::<u64>() as usize;
     let mut bytes = Vec::with_capacity(2 * count + 8);
     while bytes.len() < 2 * count {
-        bytes.extend_from_slice(&(numbers.bits() & 0x80ff_80ff_80ff_80ff | 0x3f00_3f00_3f00_3f00).to_le_bytes());
+        bytes.extend_from_slice(
+            &(numbers.bits() & 0x80ff_80ff_80ff_80ff | 0x3f00_3f00_3f00_3f00).to_le_bytes(),
+        );
     }
     bytes.truncate(2 * count);
     Entry::new(name, "BF16", shape, bytes)

@@ -1,6 +1,6 @@
 //! What a coordinator refuses, and models that change under it.
 
-use super::{many, fracast};
+use super::{fracast, many};
 use crate::support::cluster::{Cluster, Process, request};
 use spectrald::ErrorKind;
 use spectrald::analysis::{ALGORITHM_VERSION, Options};
@@ -17,7 +17,11 @@ fn a_second_coordinator_on_the_same_data() {
     assert_eq!(second.end_within(Duration::from_secs(20)).code(), Some(2), "{}", second.log());
     let holder = std::fs::read_to_string(cluster.file("data/LOCK")).unwrap();
     let (pid, _) = holder.split_once(' ').unwrap();
-    assert!(second.log().contains(&format!("the data directory is in use by process {pid} since")), "{}", second.log());
+    assert!(
+        second.log().contains(&format!("the data directory is in use by process {pid} since")),
+        "{}",
+        second.log()
+    );
     // the first is none the worse for it
     assert_eq!(cluster.runtime.block_on(cluster.client().status()).unwrap().workers, 0);
 }
@@ -54,7 +58,11 @@ fn a_worker_of_another_version() {
     );
     assert!(status.message().contains(&said), "{}", status.message());
     let status = report(1, ALGORITHM_VERSION + 1).unwrap_err();
-    assert!(status.message().contains(&format!("numerics {}", ALGORITHM_VERSION + 1)), "{}", status.message());
+    assert!(
+        status.message().contains(&format!("numerics {}", ALGORITHM_VERSION + 1)),
+        "{}",
+        status.message()
+    );
     assert!(cluster.runtime.block_on(cluster.client().workers()).unwrap().is_empty(), "it is no worker");
     assert!(report(1, ALGORITHM_VERSION).unwrap().into_inner().sequence > 0, "the control is taken");
 }
@@ -136,5 +144,9 @@ fn a_model_that_is_deleted_while_the_coordinator_is_away() {
     cluster.start_coordinator();
     let ended = cluster.ended(&id);
     let failure = ended.failure.unwrap_or_default();
-    assert_eq!((ended.state, failure.reason.as_str()), (AnalysisState::Failed as i32, "MODEL_GONE"), "{failure:?}");
+    assert_eq!(
+        (ended.state, failure.reason.as_str()),
+        (AnalysisState::Failed as i32, "MODEL_GONE"),
+        "{failure:?}"
+    );
 }

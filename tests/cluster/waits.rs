@@ -39,7 +39,8 @@ fn a_layer_that_no_worker_has_memory_for() {
     let expected = crate::support::models::analyze(std::path::Path::new(&model), &Options::default());
     cluster.start_worker_with("w1", &["--memory", "64MiB"]);
     let id = cluster.submit(&model, &Options::default());
-    let waits = cluster.until(&id, "it waits for memory", |a| a.waiting() == WaitingReason::NoWorkerHasMemory);
+    let waits =
+        cluster.until(&id, "it waits for memory", |a| a.waiting() == WaitingReason::NoWorkerHasMemory);
     assert!(waits.waiting_detail.contains("the largest worker has 64.0 MiB"), "{}", waits.waiting_detail);
     let ended = cluster.ended(&id);
     assert_eq!(ended.state(), AnalysisState::Succeeded, "{:?}", ended.failure);
