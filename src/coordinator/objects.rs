@@ -20,7 +20,8 @@ const NAMES: usize = 10_000;
 
 /// The model of an analysis, if it is one that is read through the coordinator.
 fn model(core: &Core, analysis: &str) -> Result<Arc<Planned>> {
-    let gone = || Error::new(ErrorKind::NotFound, "the analysis does not run").in_field("analysis");
+    // Not NotFound, which would blame the model: after a start, analyses are taken up while workers already ask.
+    let gone = || Error::new(ErrorKind::Unavailable, "the analysis does not run (yet)").in_field("analysis");
     let (_, planned) = core.planned(analysis).ok_or_else(gone)?;
     if !planned.place.is_local {
         let message = "its model is in an object store; read it there";
