@@ -7,6 +7,9 @@ mod bits;
 mod cli;
 // The client in Rust: reports, retries, watches over broken connections, TLS.
 mod client;
+// Coordinators and workers as processes that are killed, stopped and started again: nothing is lost.
+#[cfg(unix)]
+mod cluster;
 // Compatibility mode against WeightWatcher's own tables for trained models.
 mod golden;
 // Models whose bytes lie: every item on headers and indexes of the list of hostile inputs, with its exact message.

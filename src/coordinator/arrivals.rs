@@ -52,8 +52,13 @@ pub(super) async fn spectrum(
     core.commit(batch).await.map_err(|error| status(&error))
 }
 
+/// Not NotFound, which would blame the model: after a start, leases come into force again as workers report.
+fn not_in_force() -> Error {
+    Error::new(ErrorKind::FailedPrecondition, "the lease is not in force").in_field("unit")
+}
+
 fn result_key(core: &Core, what: &Finished, digest: &str) -> Result<keys::Key> {
-    let gone = || Error::new(ErrorKind::NotFound, "the lease is not in force").in_field("unit");
+    let gone = not_in_force;
     let (_, planned) = core.planned(&what.job.0).filter(|_| in_force(core, what)).ok_or_else(gone)?;
     let unit = planned.units.get(what.unit as usize).ok_or_else(gone)?;
     let layer = planned.layer(unit).ok_or_else(gone)?;
@@ -91,7 +96,10 @@ fn expected(core: &Core, what: &Finished) -> Option<(keys::Key, u32, u64)> {
     let unit = planned.units.get(what.unit as usize)?;
     let Work::Shard { index, .. } = unit.work else { return None };
     let m = planned.layer(unit)?.m;
-    Some((*planned.keys.get(unit.layer)?, index, sums::part_bytes(m)))
+    let key = planned.keys.get(unit.layer)?;
+    // The lease may be one of the process before this one, which alone knew that the part is wanted.
+    core.sums.want(key, &what.job.0);
+    Some((*key, index, sums::part_bytes(m)))
 }
 
 async fn receive(
@@ -130,7 +138,7 @@ async fn receive(
 
 /// The sum of a layer's partial Gram matrices as a stream.
 pub(super) fn gram_sum(core: &Core, what: &Finished) -> Result<Stream<ReadGramSumResponse>> {
-    let gone = || Error::new(ErrorKind::NotFound, "the lease is not in force").in_field("unit");
+    let gone = not_in_force;
     let (_, planned) = core.planned(&what.job.0).filter(|_| in_force(core, what)).ok_or_else(gone)?;
     let unit = planned.units.get(what.unit as usize).ok_or_else(gone)?;
     let layer = planned.layer(unit).ok_or_else(gone)?;

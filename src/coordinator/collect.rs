@@ -56,7 +56,7 @@ impl Core {
         };
         let (finished, row) = match result.outcome {
             Some(unit_result::Outcome::Row(row)) => (Some(finished(Outcome::Done)), Some(row)),
-            Some(unit_result::Outcome::Gram(_)) => (Some(finished(Outcome::Done)), None),
+            Some(unit_result::Outcome::Gram(_)) => (Some(finished(self.gram_outcome(&key))), None),
             Some(unit_result::Outcome::Failure(failure)) => {
                 let reason = format!("{}: {}", failure.reason, failure.message);
                 let outcome = match failure.blame() {
@@ -83,6 +83,19 @@ impl Core {
             Ok(())
         };
         (key, ended)
+    }
+
+    /// Row blocks do not outlive the coordinator's process: one that was sent to the process before this one is
+    /// computed again, or the sum would wait for it for ever.
+    fn gram_outcome(&self, key: &UnitKey) -> Outcome {
+        let Some((_, planned)) = self.planned(&key.analysis) else { return Outcome::Done };
+        let Some(unit) = planned.units.get(key.unit as usize) else { return Outcome::Done };
+        match (&unit.work, planned.keys.get(unit.layer)) {
+            (Work::Shard { index, .. }, Some(layer)) if !self.sums.has(layer, *index) => Outcome::World(
+                "its partial Gram matrix was lost when the coordinator was started anew".to_owned(),
+            ),
+            _ => Outcome::Done,
+        }
     }
 
     /// Counts a result that is durable.

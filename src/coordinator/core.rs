@@ -173,15 +173,14 @@ impl Core {
             match event {
                 Event::UnitStarted { job, .. } => self.started(&job),
                 Event::UnitFailed { job, unit, reason } => {
-                    let (word, reason) = in_two(&reason);
-                    self.unit_failed(&job, unit, word, reason);
+                    let failure = failure_of(&reason);
+                    self.unit_failed(&job, unit, &failure.reason, &failure.message);
                 }
                 Event::UnitSetAside { job, unit, reason } => {
                     self.unit_failed(&job, unit, "SET_ASIDE", &reason);
                 }
                 Event::JobChanged { job, state: JobState::Failed(reason) } => {
-                    let (word, reason) = in_two(&reason);
-                    self.end_failed(&job.0, failure(word, reason));
+                    self.end_failed(&job.0, failure_of(&reason));
                 }
                 Event::UnitRequeued { job, unit, cause, .. } => {
                     self.count_again(&cause);
@@ -330,15 +329,19 @@ impl Core {
     }
 }
 
-/// A reason as workers report it, `WORD: what happened`, in its two parts.
-fn in_two(reason: &str) -> (&str, &str) {
-    let is_word = |word: &str| !word.is_empty() && word.bytes().all(|c| c.is_ascii_uppercase() || c == b'_');
-    reason.split_once(": ").filter(|(word, _)| is_word(word)).unwrap_or(("FAILED", reason))
-}
-
 /// A failure for clients.
 pub(super) fn failure(reason: &str, message: &str) -> v1::Failure {
     v1::Failure { reason: reason.to_owned(), message: message.to_owned() }
+}
+
+/// A failure from what the table keeps of it: `WORD: message` where a worker has named the word.
+fn failure_of(reason: &str) -> v1::Failure {
+    let is_word =
+        |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
+    match reason.split_once(": ").filter(|(word, _)| is_word(word)) {
+        Some((word, message)) => failure(word, message),
+        None => failure("FAILED", reason),
+    }
 }
 
 /// There is none of this name.
@@ -350,4 +353,21 @@ pub(super) fn no_such_analysis(id: &str) -> Error {
 pub(super) fn decode<M: Message + Default>(bytes: &[u8], what: impl FnOnce() -> String) -> Result<M> {
     M::decode(bytes)
         .map_err(|error| Error::malformed(format!("the stored record of {} cannot be read: {error}", what())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_word_of_a_failure_is_that_of_the_worker() {
+        let gone = failure_of("MODEL_GONE: m: the file is gone: really");
+        assert_eq!(
+            (gone.reason.as_str(), gone.message.as_str()),
+            ("MODEL_GONE", "m: the file is gone: really")
+        );
+        for reason in ["no worker came: for a day", ": ", "", "Model: x"] {
+            assert_eq!(failure_of(reason), failure("FAILED", reason));
+        }
+    }
 }

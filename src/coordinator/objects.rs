@@ -21,7 +21,8 @@ const NAMES: usize = 10_000;
 
 /// The model of an analysis that runs.
 fn model(core: &Core, analysis: &str) -> Result<Arc<Planned>> {
-    let gone = || Error::new(ErrorKind::NotFound, "the analysis does not run").in_field("analysis");
+    // Not NotFound, which would blame the model: after a start, analyses are taken up while workers already ask.
+    let gone = || Error::new(ErrorKind::Unavailable, "the analysis does not run (yet)").in_field("analysis");
     core.planned(analysis).map(|(_, planned)| planned).ok_or_else(gone)
 }
 

@@ -68,9 +68,8 @@ impl GramSums {
         self.lock().entry(*key).or_default().wanted_by.insert(analysis.to_owned());
     }
 
-    /// Whether a part is there already.
-    #[cfg(test)]
-    fn has(&self, key: &Key, shard: u32) -> bool {
+    /// Whether a part is there already, by itself or in the sum.
+    pub(super) fn has(&self, key: &Key, shard: u32) -> bool {
         self.lock().get(key).is_some_and(|layer| layer.summed || layer.parts.contains(&shard))
     }
 
