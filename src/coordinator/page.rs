@@ -25,7 +25,7 @@ pub(super) fn last(query: &[&str], token: &str) -> Result<Option<Vec<u8>>> {
         return Ok(None);
     }
     let wrong = || Error::invalid("is not one that this query gave").in_field("page_token");
-    if !token.is_ascii() || token.len() % 2 != 0 || token.len() > 2048 {
+    if !token.is_ascii() || !token.len().is_multiple_of(2) || token.len() > 2048 {
         return Err(wrong());
     }
     let bytes: Option<Vec<u8>> =
