@@ -31,12 +31,12 @@ impl<'a> Uploading<'a> {
 
     fn piece(&mut self, id: &str, name: &str, offset: u64, data: &[u8]) -> Result<u64, Status> {
         let (id, name, data) = (id.to_owned(), name.to_owned(), data.to_vec());
-        let request = UploadChunkRequest { id, name, offset, data: data.into() };
+        let request = UploadChunkRequest { id, name, offset, data };
         self.cluster.wait(self.client.upload_chunk(request)).map(|sent| sent.into_inner().received)
     }
 
     fn finish(&mut self, id: &str, digests: &[&[u8]]) -> Result<String, Status> {
-        let digests = digests.iter().map(|digest| digest.to_vec().into()).collect();
+        let digests = digests.iter().map(|digest| digest.to_vec()).collect();
         let request = FinishUploadRequest { id: id.to_owned(), digests };
         self.cluster.wait(self.client.finish_upload(request)).map(|done| done.into_inner().model)
     }
