@@ -1,5 +1,11 @@
 //! The one integration binary: each module is a subject, `support` holds what several use.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by a panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test fails by a panic"
+)]
 
 // The same numbers with any number of threads and any order of the tensors in the file.
 mod bits;

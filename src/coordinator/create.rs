@@ -322,11 +322,7 @@ impl Core {
     /// Plans an analysis that was accepted before it was planned. Failing ends it.
     pub(super) async fn plan_later(self: Arc<Self>, id: String) {
         let Some(live) = self.live(&id) else { return };
-        let planned = match self.to_plan_again(&live) {
-            Ok(what) => self.plan(what).await,
-            Err(error) => Err(error),
-        };
-        let admitted = match planned {
+        let admitted = match self.plan_patiently(&live).await {
             Ok(planned) => self.admit(&live, planned, "").await,
             Err(error) => Err(error),
         };

@@ -11,9 +11,12 @@ use crate::store::Space;
 use crate::{Error, ErrorKind, Result};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Records read at once.
 const PAGE: usize = 256;
+/// How long a store that does not answer is waited for.
+const PATIENCE: Duration = Duration::from_secs(30 * 60);
 
 impl Core {
     /// Takes up every analysis that had not ended.
@@ -44,16 +47,36 @@ impl Core {
         if state == AnalysisState::Planning {
             return self.plan_later(live.id.clone()).await;
         }
-        let planned = match self.to_plan_again(&live) {
-            Ok(what) => self.plan(what).await,
-            Err(error) => Err(error),
-        };
-        let taken = match planned {
+        let taken = match self.plan_patiently(&live).await {
             Ok(planned) => self.go_on(&live, planned).await,
             Err(error) => Err(error),
         };
         if let Err(error) = taken {
             self.end_failed(&live.id, failure(word(&error), &error.to_string()));
+        }
+    }
+
+    /// Reads the headers of an accepted analysis again. A store that does not answer for a while is waited for: what was
+    /// accepted is not lost by it.
+    pub(super) async fn plan_patiently(self: &Arc<Self>, live: &Live) -> Result<Planned> {
+        let (mut pause, mut waited) = (Duration::from_secs(1), Duration::ZERO);
+        loop {
+            let planned = match self.to_plan_again(live) {
+                Ok(what) => self.plan(what).await,
+                Err(error) => Err(error),
+            };
+            match planned {
+                Err(error) if error.kind() == ErrorKind::Unavailable && waited < PATIENCE => {
+                    tracing::warn!(%error, analysis = live.id, again_s = pause.as_secs(), "the model cannot be read now");
+                }
+                other => return other,
+            }
+            tokio::time::sleep(pause).await;
+            waited += pause;
+            pause = (pause * 2).min(Duration::from_secs(60));
+            if live.lock().closing {
+                return Err(Error::new(ErrorKind::Interrupted, "the analysis was ended"));
+            }
         }
     }
 

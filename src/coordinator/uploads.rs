@@ -151,6 +151,8 @@ fn chunk(core: &Core, request: &UploadChunkRequest) -> Result<UploadChunkRespons
     let path = folder.join("files").join(&file.name);
     let opened = OpenOptions::new().read(true).append(true).create(true).open(&path);
     let mut there = opened.map_err(|error| disk(&error))?;
+    // Two pieces of one file at the same time would each see the length before the other.
+    there.lock().map_err(|error| disk(&error))?;
     let have = there.metadata().map_err(|error| disk(&error))?.len();
     let end = request.offset.saturating_add(request.data.len() as u64);
     if request.offset > have || end > file.size {

@@ -3,10 +3,10 @@
 use super::{message, patience, report, started, target, with_client};
 use crate::support::coordinator::ID;
 use spectrald::analysis::Timings;
+use spectrald::config::Secret;
 use spectrald::render::{self, TableOptions};
 use spectrald::rpc::client::{Eigenvalues, Patience, Target};
 use spectrald::rpc::proto::v1;
-use spectrald::rpc::secret::Secret;
 use spectrald::rpc::status::status;
 use spectrald::{Error, ErrorKind};
 use std::time::Duration;

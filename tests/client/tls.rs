@@ -4,8 +4,8 @@ use super::{patience, report, target, with_client};
 use crate::support::coordinator::{Coordinator, ID, Script};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use spectrald::ErrorKind;
+use spectrald::config::Secret;
 use spectrald::rpc::client::Target;
-use spectrald::rpc::secret::Secret;
 use tonic::transport::{Certificate, Identity, ServerTlsConfig};
 
 /// An authority that signs certificates.
