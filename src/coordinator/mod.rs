@@ -7,13 +7,14 @@
 //! |---|---|
 //! | `settings`, `sources` | what it is told; which models may be named |
 //! | `core`, `live`, `clock` | the shared state; an analysis that has not ended |
-//! | `create`, `planned`, `keys` | a request → headers → units of work and their names |
+//! | `create`, `planned`, `keys`, `admit` | a request → headers → units of work and their names → what is queued |
 //! | `collect`, `rows`, `complete` | results → rows → the report |
 //! | `restore` | after a start |
 //! | `sums`, `arrivals`, `objects` | partial Gram matrices, eigenvalues; models of this machine |
 //! | `analyses`, `watch`, `results`, `describe`, `uploads`, `workers`, `tasks` | the services |
 //! | `view`, `page`, `load` | what people and autoscalers see |
 
+mod admit;
 mod analyses;
 mod arrivals;
 mod clock;

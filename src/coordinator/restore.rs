@@ -1,7 +1,8 @@
 //! After a start: analyses that had not ended are planned anew and go on where their rows end.
 
+use super::admit::note;
 use super::core::{Core, decode, failure};
-use super::create::{identity, note, word};
+use super::create::{identity, word};
 use super::live::{Counts, Happened, Live};
 use super::planned::Planned;
 use super::rows;

@@ -165,7 +165,9 @@ impl Guarded {
                 };
                 let of_guard = ["NO_CREDENTIALS", "BAD_TOKEN", "ROLE_MISSING", "METHOD_UNKNOWN"];
                 let broken = [Code::Unimplemented, Code::Unavailable, Code::Internal, Code::Unknown];
-                let counts = of_guard.contains(&reason.as_str()) || broken.contains(&code);
+                // Nor is it that a handler says so of an analysis that it does not know; a broken connection has no reason.
+                let said = code == Code::Unavailable && reason == "UNAVAILABLE";
+                let counts = of_guard.contains(&reason.as_str()) || (broken.contains(&code) && !said);
                 counts.then_some((code, reason))
             }
         }
