@@ -15,6 +15,15 @@ use crate::{Error, ErrorKind, Result};
 use prost::Message;
 use std::sync::Arc;
 
+/// Whether a result is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    Yes,
+    No,
+    /// Its analysis is being taken up after a start: it is to be sent again.
+    Later,
+}
+
 /// Rows of one result: its own, and those of other analyses that need the same.
 type Targets = Vec<(Arc<Live>, Filled)>;
 
@@ -30,7 +39,8 @@ impl Core {
         // All are queued by now, so that the store makes them durable together.
         for (key, durable) in taken {
             match durable.await {
-                Ok(()) => acknowledged.push(key),
+                Ok(true) => acknowledged.push(key),
+                Ok(false) => {}
                 Err(error) => {
                     let UnitKey { analysis, unit, .. } = &key;
                     tracing::error!(%error, analysis, unit, "a result is not durable; its worker keeps it");
@@ -40,12 +50,13 @@ impl Core {
         acknowledged
     }
 
-    /// Queues one result. The future ends when it is durable and counted, or need not be.
+    /// Queues one result. The future ends when it is durable and counted, or need not be; with false if its worker is to
+    /// send it again.
     fn take(
         self: &Arc<Self>,
         worker: &WorkerId,
         result: UnitResult,
-    ) -> (UnitKey, impl Future<Output = Result<()>> + use<>) {
+    ) -> (UnitKey, impl Future<Output = Result<bool>> + use<>) {
         let key = UnitKey { analysis: result.analysis, unit: result.unit, attempt: result.attempt };
         let finished = |outcome| Finished {
             worker: worker.clone(),
@@ -70,19 +81,42 @@ impl Core {
             Some(unit_result::Outcome::Returned(_)) | None => (None, None),
         };
         let core = Arc::clone(self);
+        // Judged before anything is kept: what does not count now must not be counted a moment later, when the analysis
+        // has been taken up after a start, for then its row was not kept.
+        let is_wanted = finished.as_ref().map(|finished| self.is_wanted(finished));
+        let finished = finished.filter(|_| is_wanted == Some(Wanted::Yes));
         let queued = finished.map(|finished| {
             let durable = row.map(|row| core.keep(&finished, row, result.has_spectrum, false));
             (finished, durable)
         });
         let ended = async move {
-            let Some((finished, durable)) = queued else { return Ok(()) };
-            if let Some(durable) = durable {
-                durable?.await?;
+            let Some((finished, durable)) = queued else { return Ok(is_wanted != Some(Wanted::Later)) };
+            match durable.transpose()? {
+                Some(Some(durable)) => durable.await?,
+                Some(None) => return Ok(true),
+                None => {}
             }
             core.count(finished);
-            Ok(())
+            Ok(true)
         };
         (key, ended)
+    }
+
+    /// Whether the table would take the result of a unit.
+    fn is_wanted(&self, finished: &Finished) -> Wanted {
+        let verdict = self.table().check(finished);
+        if matches!(verdict, Verdict::Accepted { .. }) {
+            return Wanted::Yes;
+        }
+        if verdict == Verdict::Unknown && self.live(&finished.job.0).is_some() {
+            return Wanted::Later;
+        }
+        if verdict == Verdict::Stale {
+            self.metrics.stale_result();
+        }
+        tracing::info!(analysis = %finished.job, unit = finished.unit, worker = %finished.worker,
+            attempt = finished.attempt.0, ?verdict, "a result is not counted");
+        Wanted::No
     }
 
     /// Row blocks do not outlive the coordinator's process: one that was sent to the process before this one is
@@ -115,26 +149,23 @@ impl Core {
         self.follow_up(events);
     }
 
-    /// Queues the rows of a result for every analysis that waits for it. `Ok` of nothing to wait for if the result
-    /// does not count.
+    /// Queues the rows of a result for every analysis that waits for it. `None` if the result does not count.
     fn keep(
         self: &Arc<Self>,
         finished: &Finished,
         row: LayerResult,
         has_spectrum: bool,
         from_cache: bool,
-    ) -> Result<impl Future<Output = Result<()>> + use<>> {
-        let verdict = self.table().check(finished);
+    ) -> Result<Option<impl Future<Output = Result<()>> + use<>>> {
+        let Verdict::Accepted { also } = self.table().check(finished) else { return Ok(None) };
         let mut batch = Batch::new();
         let mut targets = Targets::new();
         // The order is held until the batch is queued.
         let order = self.order();
-        if let Verdict::Accepted { also } = verdict {
-            let own = (finished.job.clone(), finished.unit);
-            let result = self.add_result(&mut batch, &own, row, has_spectrum)?;
-            for (job, unit) in std::iter::once(own).chain(also) {
-                targets.extend(self.add_row(&mut batch, (&job, unit), &result, from_cache)?);
-            }
+        let own = (finished.job.clone(), finished.unit);
+        let result = self.add_result(&mut batch, &own, row, has_spectrum)?;
+        for (job, unit) in std::iter::once(own).chain(also) {
+            targets.extend(self.add_row(&mut batch, (&job, unit), &result, from_cache)?);
         }
         let core = Arc::clone(self);
         let durable = self.submit(batch, move || {
@@ -143,7 +174,7 @@ impl Core {
             }
         });
         drop(order);
-        Ok(durable)
+        Ok(Some(durable))
     }
 
     /// Puts a result under its content, and says where.
@@ -207,7 +238,8 @@ impl Core {
         let has_spectrum = known.has_spectrum;
         let row = known.row.unwrap_or_default();
         let row = rows::adopted(&planned, unit.layer, row)?;
-        self.keep(&finished, row, has_spectrum, true)?.await?;
+        let Some(durable) = self.keep(&finished, row, has_spectrum, true)? else { return Ok(false) };
+        durable.await?;
         self.count(finished);
         Ok(true)
     }
