@@ -10,7 +10,7 @@ use super::sums::GramSums;
 use crate::job::{Event, JobId, JobState, Requeue, Table, Time};
 use crate::rpc::proto::store::v1::{AnalysisRecord, RowRecord};
 use crate::rpc::proto::v1::{self, AnalysisState};
-use crate::store::{Batch, Records, Space};
+use crate::store::{Batch, Records};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Cache;
 use crate::{Error, ErrorKind, Result};
@@ -160,9 +160,7 @@ impl Core {
         if let Some(live) = self.live(id) {
             return Ok(live.lock().record.clone());
         }
-        let bytes = self.records.get(Space::Job, id.as_bytes())?;
-        let bytes = bytes.ok_or_else(|| no_such_analysis(id))?;
-        decode(&bytes, || format!("analysis {id}"))
+        super::complete::stored(self, id)?.ok_or_else(|| no_such_analysis(id))
     }
 
     /// Does what the table says has changed.

@@ -35,7 +35,10 @@ pub(super) struct Sources {
 
 impl Sources {
     pub(super) fn new(settings: &Settings) -> Self {
-        let options = settings.roots.iter().map(|root| (root.name.clone(), options(root.store_config())));
+        let options = settings
+            .roots
+            .iter()
+            .map(|root| (root.name.clone(), SourceOptions::of_service(root.store_config())));
         Self {
             roots: Roots::new(settings.roots.clone(), settings.allow_local),
             options: options.collect(),
@@ -113,11 +116,6 @@ impl ModelSource for Confined {
 /// Where uploads are kept.
 pub(super) fn uploads(data_dir: &std::path::Path) -> PathBuf {
     data_dir.join("uploads")
-}
-
-/// How a root's store is read: no redirect is followed, since it could lead anywhere.
-pub(super) fn options(store_config: Vec<(String, String)>) -> SourceOptions {
-    SourceOptions { store_config, follow_redirects: false, ..SourceOptions::default() }
 }
 
 #[cfg(all(test, unix))]

@@ -7,6 +7,7 @@ use super::objects;
 use super::planned::{Planned, Work};
 use crate::analysis::ALGORITHM_VERSION;
 use crate::job::{Attempt, Finished, JobId, Outcome, Report, Running, Verdict, WorkerId};
+use crate::rpc::WORKER_PROTOCOL as PROTOCOL;
 use crate::rpc::convert::options_to_proto;
 use crate::rpc::proto::v1;
 use crate::rpc::proto::worker::v1::task_service_server::TaskService;
@@ -17,8 +18,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use tonic::{Request, Response, Status, Streaming};
 
-/// Version of the protocol with the workers.
-pub(super) const PROTOCOL: u32 = 1;
 /// The longest name of a worker.
 const LONGEST_ID: usize = 128;
 

@@ -3,9 +3,10 @@
 use super::clock;
 use super::core::Core;
 use super::page;
-use super::tasks::{PROTOCOL, Versions};
+use super::tasks::Versions;
 use crate::analysis::ALGORITHM_VERSION;
 use crate::job::{self, WorkerId, WorkerView};
+use crate::rpc::WORKER_PROTOCOL;
 use crate::rpc::proto::v1::system_service_server::SystemService;
 use crate::rpc::proto::v1::worker_service_server::WorkerService;
 use crate::rpc::proto::v1::*;
@@ -110,7 +111,7 @@ impl SystemService for Workers {
         Ok(Response::new(GetStatusResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             algorithm_version: ALGORITHM_VERSION,
-            worker_protocol: PROTOCOL,
+            worker_protocol: WORKER_PROTOCOL,
             start_time: Some(core.start),
             accepting: why.is_none(),
             not_accepting_reason: why.unwrap_or_default(),

@@ -39,6 +39,12 @@ pub struct SourceOptions {
 }
 
 impl SourceOptions {
+    /// For a service that reads what others name: with these settings of the store, and no redirect followed, since it
+    /// could lead anywhere.
+    pub fn of_service(store_config: Vec<(String, String)>) -> Self {
+        Self { store_config, follow_redirects: false, ..Self::default() }
+    }
+
     /// Longest range that one request may ask for: 8 MiB.
     pub const LONGEST_RANGE: u64 = 8 << 20;
     /// How often a body is asked for again.

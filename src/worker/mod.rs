@@ -34,8 +34,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
-/// Version of the protocol between coordinator and workers.
-pub const PROTOCOL: u32 = 1;
+pub use crate::rpc::WORKER_PROTOCOL as PROTOCOL;
 
 /// Gives the bearer token for the next call; asked every time, as tokens are rotated. `None`: no token is sent.
 pub type Token = Arc<dyn Fn() -> Option<String> + Send + Sync>;

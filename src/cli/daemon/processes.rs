@@ -143,11 +143,7 @@ fn worker_options(config: &Config) -> WorkerOptions {
         .iter()
         .map(|root| WorkerRoot {
             name: root.name.clone(),
-            source: SourceOptions {
-                store_config: root.store_config(),
-                follow_redirects: false,
-                ..SourceOptions::default()
-            },
+            source: SourceOptions::of_service(root.store_config()),
         })
         .collect();
     options
